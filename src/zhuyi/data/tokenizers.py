@@ -1,0 +1,307 @@
+"""Tokenizers trained inside the tool: unigram, BPE, byte-level BPE and characters, over the `tokenizers` library.
+
+The same lines and the same config give the same file, byte for byte, in any process.
+"""
+
+import hashlib
+import heapq
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from zhuyi.data.normalization import normalize
+from zhuyi.data.special_tokens import EOS, EOS_ID, SPECIAL_TOKENS, UNK, UNK_ID
+from zhuyi.errors import InputError
+
+Kind = Literal["unigram", "bpe", "byte-bpe", "character"]
+
+SPACE = "▁"
+BYTES = 256
+
+# Scripts written without spaces between words: a run of them is one stretch for the trainer, and takes no `▁`.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー々〆〇"
+# What a piece may never mix with a word: punctuation, symbols, single digits. The apostrophe of "don't" is a letter.
+_ALONE = rf"▁?(?!(?<=\p{{L}})['’](?=\p{{L}}))[[\p{{P}}\p{{S}}\p{{Nd}}]&&[^{SPACE}]]"
+_STRETCHES = rf"[{_UNSPACED}]+|{SPACE}(?=[{_UNSPACED}])|{_ALONE}"
+_NEEDLESS_SPACE = rf"\A (?=[^\p{{L}}\p{{N}}]|[{_UNSPACED}]|\z)"
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How a tokenizer is trained.
+
+    Args:
+        vocab_size: at most so many pieces, the four special ones counted; small corpora give fewer.
+        joint: one tokenizer for both sides, rather than one for each (see `train_tokenizers`).
+        character_coverage: where single characters would fill more than half of the vocabulary, the rarest become
+            `<unk>`, until this share of all occurrences is left. Byte-level BPE covers everything always.
+    Raises: InputError: a size or share that cannot be.
+    """
+
+    kind: Kind = "unigram"
+    vocab_size: int = 8000
+    joint: bool = True
+    lowercase: bool = False
+    character_coverage: float = 0.9995
+
+    def __post_init__(self) -> None:
+        smallest = len(SPECIAL_TOKENS) + (BYTES if self.kind == "byte-bpe" else 1)
+        if self.vocab_size < smallest:
+            raise InputError(f"vocab_size is {self.vocab_size}; a {self.kind} tokenizer needs at least {smallest}")
+        if not 0.5 <= self.character_coverage <= 1:
+            raise InputError(f"character_coverage is {self.character_coverage}; it must be between 0.5 and 1")
+
+
+class Tokenizer:
+    """Text to ids and back; normalisation and the end sign included."""
+
+    def __init__(self, library: tokenizers.Tokenizer) -> None:
+        """Wrap a tokenizer of the library whose first four pieces are the special ones."""
+        self._library = library
+        self.vocab_size: int = library.get_vocab_size()
+        self.pieces: list[str] = [library.id_to_token(i) for i in range(self.vocab_size)]
+        byte_level = isinstance(library.decoder, decoders.Sequence) and "ByteLevel" in str(library.decoder)
+        self.labels: list[str] = [_byte_label(p) for p in self.pieces] if byte_level else self.pieces
+
+    def encode(self, text: str) -> list[int]:
+        """Normalise a text and return its ids, the end sign last."""
+        return self._library.encode(_writable(normalize(text))).ids
+
+    def encode_batch(self, texts: Sequence[str], *, normalized: bool = False) -> list[list[int]]:
+        """Encode many texts on all cores; `normalized` skips the normalisation of texts that have had it."""
+        ready = [_writable(text if normalized else normalize(text)) for text in texts]
+        return [encoding.ids for encoding in self._library.encode_batch_fast(ready)]
+
+    def tokens(self, text: str) -> list[str]:
+        """Return the pieces of a text as a reader wants to see them, one for each id of `encode(text)`."""
+        return [self.labels[i] for i in self.encode(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of some ids; special signs are dropped."""
+        return self._library.decode([int(i) for i in ids if i > UNK_ID], skip_special_tokens=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write one JSON file, of the library's own form, whole or not at all."""
+        with replacing(path) as temporary:
+            temporary.write_text(self._json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Read what `save` wrote.
+
+        Raises: InputError: there is no such file, it is broken, or it is a tokenizer of another form.
+        """
+        try:
+            library = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare Exception
+            raise InputError(f"{path} is no tokenizer file ({error}); expected what Tokenizer.save wrote") from error
+        first = [library.id_to_token(i) for i in range(len(SPECIAL_TOKENS))]
+        if first != list(SPECIAL_TOKENS) or library.encode("").ids != [EOS_ID]:
+            raise InputError(
+                f"{path} is a tokenizer of another form: its first pieces are {first}, expected {list(SPECIAL_TOKENS)} "
+                f"and {EOS} at the end of each text; train one with zhuyi"
+            )
+        return cls(library)
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that differ wherever two tokenizers do."""
+        return hashlib.sha256(self._json().encode()).hexdigest()[:16]
+
+    def _json(self) -> str:
+        return json.dumps(json.loads(self._library.to_str()), ensure_ascii=False, indent=1) + "\n"
+
+
+def train_tokenizer(
+    texts: Iterable[str], config: TokenizerConfig | None = None, *, max_lines: int = 2_000_000
+) -> Tokenizer:
+    """Train on normalised texts; the same texts in any order give the same tokenizer.
+
+    Args:   max_lines: of a longer stream, these many lines are taken, chosen by their hash.
+    Raises: InputError: there is no text.
+    """
+    config = config or TokenizerConfig()
+    lines = _sample(map(_writable, texts), max_lines)
+    counts = _count_characters(lines, config.lowercase)
+    if not counts:
+        raise InputError("no text to train a tokenizer on: every line is empty; check the file and its columns")
+    if config.kind == "byte-bpe":
+        return Tokenizer(_pipeline(_train_bpe(lines, set(), config), config))
+    alphabet = _alphabet(counts, config)
+    if config.kind == "character":
+        vocab = {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *alphabet])}
+        return Tokenizer(_pipeline(models.WordLevel(vocab, unk_token=UNK), config))
+    rare = counts.keys() - set(alphabet)
+    train = _train_unigram if config.kind == "unigram" else _train_bpe
+    return Tokenizer(_pipeline(train(lines, rare, config), config))
+
+
+def train_tokenizers(
+    source: Iterable[str], target: Iterable[str], config: TokenizerConfig | None = None, *, max_lines: int = 2_000_000
+) -> tuple[Tokenizer, Tokenizer]:
+    """Train the two sides' tokenizers: one object twice when `config.joint`."""
+    config = config or TokenizerConfig()
+    if config.joint:
+        tokenizer = train_tokenizer(chain(source, target), config, max_lines=max_lines)
+        return tokenizer, tokenizer
+    return (
+        train_tokenizer(source, config, max_lines=max_lines),
+        train_tokenizer(target, config, max_lines=max_lines),
+    )
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; put it in place, synced to disk, once the block succeeds."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _writable(text: str) -> str:
+    """Replace unpaired surrogates, which the library cannot take."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _sample(texts: Iterable[str], max_lines: int) -> list[str]:
+    """Keep all lines, or of more than `max_lines` those with the smallest hashes."""
+    heap: list[tuple[int, str]] = []
+    for text in texts:
+        if not text:
+            continue
+        item = (-int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big"), text)
+        if len(heap) < max_lines:
+            heapq.heappush(heap, item)
+        else:
+            heapq.heappushpop(heap, item)
+    return [text for _, text in heap]
+
+
+def _count_characters(lines: Iterable[str], lowercase: bool) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line.lower() if lowercase else line)
+    spaces = counts.pop(" ", 0) + counts.pop(SPACE, 0)
+    if spaces or counts:
+        counts[SPACE] = spaces
+    return counts
+
+
+def _alphabet(counts: Counter[str], config: TokenizerConfig) -> list[str]:
+    """Return the characters to keep, the most frequent first."""
+    room = config.vocab_size - len(SPECIAL_TOKENS)
+    missing = (1 - config.character_coverage) * counts.total()
+    ranked = sorted(counts, key=lambda c: (c != SPACE, -counts[c], c))[:room]
+    kind_room = room if config.kind == "character" else max(1, room // 2)
+    while len(ranked) > kind_room and counts[ranked[-1]] <= missing:
+        missing -= counts[ranked.pop()]
+    return ranked
+
+
+def _pipeline(model: Any, config: TokenizerConfig) -> tokenizers.Tokenizer:
+    """Put the library's steps around a model: characters, stretches, the end sign, and the way back."""
+    library = tokenizers.Tokenizer(model)
+    lower = [normalizers.Lowercase()] if config.lowercase else []
+    # The sign that stands for a space cannot stand for itself too.
+    no_sign = normalizers.Replace(SPACE, "_")
+    # A first word is the same piece as a later one: it gets the space that the later one has.
+    first_space = [normalizers.Prepend(" "), normalizers.Replace(Regex(_NEEDLESS_SPACE), "")]
+    drop_first_space = decoders.Strip(" ", 1, 0)
+    if config.kind == "byte-bpe":
+        library.normalizer = normalizers.Sequence([*lower, *first_space])
+        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        library.decoder = decoders.Sequence([decoders.ByteLevel(), drop_first_space])
+    elif config.kind == "character":
+        library.normalizer = normalizers.Sequence([*lower, no_sign, normalizers.Replace(" ", SPACE)])
+        library.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?m:.)"), "isolated")
+        library.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.Fuse()])
+    else:
+        library.normalizer = normalizers.Sequence([*lower, no_sign, *first_space])
+        library.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Metaspace(SPACE, prepend_scheme="never"),
+                pre_tokenizers.Split(Regex(_STRETCHES), "isolated"),
+            ]
+        )
+        library.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.Fuse(), drop_first_space])
+    library.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, EOS_ID)])
+    return library
+
+
+def _run_trainer(lines: list[str], rare: set[str], model: Any, trainer: Any, config: TokenizerConfig) -> dict:
+    """Run a trainer of the library, rare characters cut out, and return its model as it stands in JSON."""
+    library = _pipeline(model, config)
+    # The sign of an end of string is in no piece: it stands for every rare character, and then goes.
+    cut = pre_tokenizers.Split("\0", "removed")
+    library.pre_tokenizer = pre_tokenizers.Sequence([cut, library.pre_tokenizer])
+    table = dict.fromkeys(map(ord, rare | {"\0"}), "\0")
+    library.train_from_iterator((line.translate(table) for line in lines), trainer)
+    return json.loads(library.to_str())["model"]
+
+
+def _train_bpe(lines: list[str], rare: set[str], config: TokenizerConfig) -> Any:
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()) if config.kind == "byte-bpe" else [],
+        show_progress=False,
+    )
+    model = _run_trainer(lines, rare, models.BPE(), trainer, config)
+    unk = {} if config.kind == "byte-bpe" else {"unk_token": UNK, "fuse_unk": True}
+    return models.BPE(model["vocab"], [tuple(merge) for merge in model["merges"]], **unk)
+
+
+def _train_unigram(lines: list[str], rare: set[str], config: TokenizerConfig) -> Any:
+    trainer = trainers.UnigramTrainer(
+        vocab_size=config.vocab_size, special_tokens=list(SPECIAL_TOKENS), unk_token=UNK, show_progress=False
+    )
+    found = {
+        piece: score
+        for piece, score in _run_trainer(lines, rare, models.Unigram(), trainer, config)["vocab"]
+        if piece not in SPECIAL_TOKENS
+    }
+    # The trainer gives characters it had pruned the lowest score plus 0.0001 times a place in a hash table.
+    lowest = min(found.values())
+    pruned = lowest + 0.0001 * sum(len(piece) == 1 for piece in found)
+    scores = {p: round(lowest if len(p) == 1 and score < pruned else score, 4) for p, score in found.items()}
+    ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    return models.Unigram([*((sign, 0.0) for sign in SPECIAL_TOKENS), *ranked], unk_id=UNK_ID, byte_fallback=False)
+
+
+def _byte_values() -> dict[str, int]:
+    """Return the byte that each character of a byte-level piece stands for (Source: GPT-2, `bytes_to_unicode`)."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(BYTES) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(BYTES + n): byte for n, byte in enumerate(hidden)}
+
+
+_BYTE_VALUES = _byte_values()
+
+
+def _byte_label(piece: str) -> str:
+    """Show a byte-level piece: its characters where they are whole, else its bytes."""
+    if piece in SPECIAL_TOKENS:
+        return piece
+    data = bytes(_BYTE_VALUES[character] for character in piece)
+    try:
+        return data.decode("utf-8").replace(" ", SPACE)
+    except UnicodeDecodeError:
+        return "".join(f"<{byte:02X}>" for byte in data)

@@ -1,0 +1,88 @@
+"""Every row once, within the budget, little padding, and the same order in every process."""
+
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from zhuyi.data.batches import largest, order, pad
+from zhuyi.data.special_tokens import PAD_ID
+
+lengths_of_pairs = st.integers(0, 200).flatmap(lambda n: arrays(np.int32, (n, 2), elements=st.integers(1, 90)))
+budgets = st.integers(1, 600)
+
+
+def cost(lengths: np.ndarray, rows: np.ndarray) -> int:
+    """Return the padded size of a batch."""
+    return len(rows) * int(lengths[rows].max())
+
+
+@given(lengths_of_pairs, budgets, st.integers(0, 2**40), st.integers(0, 99), st.booleans(), st.sampled_from([1, 3, 8]))
+def test_every_row_once_and_the_budget_kept(lengths, batch_tokens, seed, epoch, shuffle, multiple_of):
+    settings = {"batch_tokens": batch_tokens, "seed": seed, "epoch": epoch}
+    batches = order(lengths, **settings, shuffle=shuffle, multiple_of=multiple_of)
+    rows = np.concatenate([np.zeros(0, np.int64), *batches])
+    assert sorted(rows.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or cost(lengths, batch) <= batch_tokens
+        assert len(batch) > 0
+    again = order(lengths, **settings, shuffle=shuffle, multiple_of=multiple_of)
+    assert [b.tolist() for b in batches] == [b.tolist() for b in again]
+
+
+def test_epochs_and_seeds_differ_and_leave_the_global_state_alone():
+    lengths = np.random.default_rng(0).integers(3, 40, (500, 2))
+    before = np.random.get_state()[1].tolist()
+    orders = [
+        [b.tolist() for b in order(lengths, batch_tokens=300, seed=seed, epoch=epoch)]
+        for seed, epoch in [(1, 0), (1, 1), (2, 0), (0, 1)]
+    ]
+    assert np.random.get_state()[1].tolist() == before
+    for i in range(4):
+        assert all(orders[i] != orders[j] for j in range(i))
+    # Another epoch is not only the same batches in another order.
+    assert {frozenset(b) for b in orders[0]} != {frozenset(b) for b in orders[1]}
+
+
+def test_without_shuffle_the_batches_go_from_short_to_long():
+    lengths = np.random.default_rng(0).integers(3, 40, 500)
+    batches = order(lengths, batch_tokens=300, seed=1, epoch=0, shuffle=False)
+    longest = [int(lengths[b].max()) for b in batches]
+    assert longest == sorted(longest)
+
+
+def test_batches_are_a_multiple_where_they_can_be():
+    lengths = np.full(1003, 10)
+    sizes = sorted(len(b) for b in order(lengths, batch_tokens=300, seed=1, epoch=0, multiple_of=8))
+    assert sizes == [19] + [24] * 41
+
+
+def test_a_row_beyond_the_budget_is_a_batch_by_itself():
+    lengths = np.array([5, 1000, 5, 5])
+    batches = order(lengths, batch_tokens=20, seed=3, epoch=0)
+    assert sorted(sorted(b.tolist()) for b in batches) == [[0, 2, 3], [1]]
+
+
+@given(lengths_of_pairs.filter(len), budgets, st.integers(0, 5))
+def test_no_batch_costs_much_more_than_the_largest(lengths, batch_tokens, epoch):
+    tried = largest(lengths, batch_tokens)
+    assert len(set(tried.tolist())) == len(tried) > 0
+    assert len(tried) == 1 or cost(lengths, tried) <= batch_tokens
+    for batch in order(lengths, batch_tokens=batch_tokens, seed=0, epoch=epoch):
+        assert 0.9 * cost(lengths, batch) <= cost(lengths, tried)
+
+
+def test_the_largest_batch_has_the_longest_rows_where_several_fill_the_budget():
+    assert sorted(largest(np.array([10] * 50 + [50, 49]), 100).tolist()) == [50, 51]
+
+
+@given(st.lists(st.lists(st.integers(3, 9), max_size=7), max_size=5))
+def test_pad(rows):
+    ids, mask = pad([np.array(row, np.int32) for row in rows])
+    assert ids.shape == mask.shape == (len(rows), max(map(len, rows), default=0))
+    assert ids.dtype == np.int64 and mask.dtype == bool
+    for row, row_ids, row_mask in zip(rows, ids, mask, strict=True):
+        assert row_ids[row_mask].tolist() == row
+        assert row_mask.tolist() == [True] * len(row) + [False] * (len(row_ids) - len(row))
+        assert (row_ids[~row_mask] == PAD_ID).all()
