@@ -1,0 +1,124 @@
+"""What may not be written: filters change a step's logits before the rule sees them.
+
+A filter may set logits to -inf (never all of a row's) or lower them. Hypotheses are ranked by the logits that
+the filters leave over the normalizer that the model gave: a filter that only forbids leaves every
+log-probability the model's own.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from zhuyi.decoding.guards import MAX_PERIOD, MAX_REPEATS, repeat_limit, trim_repetition
+from zhuyi.decoding.requests import Request
+from zhuyi.decoding.rows import Rows
+
+
+class Filter(Protocol):
+    """Changes logits in place."""
+
+    def __call__(self, logits: Tensor, rows: Rows) -> None:
+        """Change one step's logits. Shape: logits (R, V)."""
+        ...
+
+
+@runtime_checkable
+class Finisher(Protocol):
+    """A filter that also has a word in what is handed out."""
+
+    def finish(self, tokens: list[int], request: Request) -> tuple[list[int], tuple[str, ...]]:
+        """Return a hypothesis's tokens as they are to be handed out, and flags."""
+        ...
+
+
+class Suppress:
+    """Never write these ids."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self._ids = sorted(set(ids))
+
+    def __call__(self, logits: Tensor, rows: Rows) -> None:
+        """Forbid the ids."""
+        for token in self._ids:
+            logits[:, token] = -torch.inf
+
+
+class MinimumLength:
+    """Forbid the end sign before each request's `min_new_tokens`."""
+
+    def __init__(self, eos_id: int) -> None:
+        self._eos_id = eos_id
+
+    def __call__(self, logits: Tensor, rows: Rows) -> None:
+        """Forbid the end sign in rows that are too short."""
+        if rows.minimum is not None:
+            logits[:, self._eos_id].masked_fill_(rows.lengths < rows.minimum, -torch.inf)
+
+
+class RepetitionGuard:
+    """End a row that repeats the same few tokens again and again, as far as its request's input does not.
+
+    A row is looked at when its own length is a multiple of `every`, so as not to depend on its batch.
+
+    Args:
+        max_period: the longest group of tokens looked for.
+        max_repeats: how often a group may stand in a row; groups of one or two tokens twice as often.
+    """
+
+    def __init__(
+        self, eos_id: int, max_period: int = MAX_PERIOD, max_repeats: int = MAX_REPEATS, every: int = 4
+    ) -> None:
+        if max_period < 1 or max_repeats < 2 or every < 1:
+            raise ValueError(
+                "max_period and every must be at least 1 and max_repeats at least 2, "
+                f"got {max_period}, {every} and {max_repeats}"
+            )
+        self._eos_id, self._max_period, self._max_repeats, self._every = (
+            eos_id,
+            max_period,
+            max_repeats,
+            every,
+        )
+        periods = range(1, max_period + 1)
+        self._needed = [period * repeat_limit(period, max_repeats) for period in periods]
+        self._window = max(self._needed)
+        widest = self._window - 1
+        newer = [
+            [self._window - 1 - i % (n - p) for i in range(widest)]
+            for p, n in zip(periods, self._needed, strict=True)
+        ]
+        self._newer = torch.tensor(
+            newer
+        )  # (max_period, widest): columns that must equal those a period before
+        self._older = self._newer - torch.arange(1, max_period + 1)[:, None]
+
+    def __call__(self, logits: Tensor, rows: Rows) -> None:
+        """Leave only the end sign to rows that loop."""
+        lengths = rows.member_lengths
+        if not any(n >= self._needed[0] and n % self._every == 0 for n in lengths):
+            return
+        for row in self._suspects(rows):
+            length = lengths[row // rows.width]
+            if length % self._every == 0 and self.finish(rows.written(row), rows.requests[row])[1]:
+                end = logits[row, self._eos_id].clone()
+                if end != -torch.inf:
+                    logits[row] = -torch.inf
+                    logits[row, self._eos_id] = end
+
+    def finish(self, tokens: list[int], request: Request) -> tuple[list[int], tuple[str, ...]]:
+        """Cut a looped tail to one period."""
+        tokens, looped = trim_repetition(
+            tokens, self._max_period, self._max_repeats, allowed_repeats=request.allowed_repeats
+        )
+        return tokens, ("repetition",) if looped else ()
+
+    def _suspects(self, rows: Rows) -> list[int]:
+        """Find rows whose tail loops, whatever their requests allow."""
+        window = rows.tail(self._window)
+        if self._newer.device != window.device:
+            self._newer, self._older = self._newer.to(window.device), self._older.to(window.device)
+        same = (window[:, self._newer] == window[:, self._older]).all(-1)  # (R, max_period)
+        needed = torch.tensor(self._needed, device=window.device)
+        return (same & (rows.lengths[:, None] >= needed)).any(1).nonzero()[:, 0].tolist()

@@ -1,0 +1,62 @@
+"""What goes into a search and what comes out of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sequence to be written.
+
+    Args:
+        id: the caller's own number, unique among the requests in flight.
+        inputs: what the caller's `begin` needs, source ids for example.
+        max_new_tokens: steps the request may take; the end sign takes one.
+        min_new_tokens: the end sign may not come before this many tokens.
+        seed: what sampling draws from.
+        allowed_repeats: how often the input repeats itself; `RepetitionGuard` bears so much more.
+    Raises: ValueError: the two limits are negative or contradict each other.
+    """
+
+    id: int
+    inputs: Any
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    seed: int = 0
+    allowed_repeats: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise ValueError(
+                f"request {self.id}: needs 0 <= min_new_tokens <= max_new_tokens, "
+                f"got {self.min_new_tokens} and {self.max_new_tokens}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One written sequence.
+
+    Args:
+        tokens: without start and end sign.
+        score: what hypotheses are ranked by (for a beam, `log_prob` over the length rule's divisor).
+        log_prob: the model's own log-probability, end sign included, before any filter or temperature.
+        finished: ended by the end sign; False: cut at `max_new_tokens`.
+        flags: why a guard stepped in: "length" (cut), "repetition" (a loop was ended and trimmed).
+    """
+
+    tokens: tuple[int, ...]
+    score: float
+    log_prob: float
+    finished: bool
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One new token of a request, or, with `hypotheses` set, its end."""
+
+    id: int
+    token: int | None = None
+    sample: int = 0
+    hypotheses: tuple[Hypothesis, ...] | None = None
