@@ -1,0 +1,75 @@
+# make demo | test | check | bench | docs: each makes .venv first, with the versions of constraints.txt.
+#
+#   make test ARGS="-k beam"               pass something on
+#   make demo PYTHON=/opt/bin/python3.12   use this Python, 3.11 or newer
+#   make demo ZHUYI_TORCH_INDEX=ADDRESS    take torch from this package index
+#   make demo ZHUYI_TORCH=default          take torch's default build on a Linux machine without a GPU too
+
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
+ARGS ?=
+venv := .venv/bin
+torch := $(shell sed -n 's/^torch==//p' constraints.txt)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export ZHUYI_TORCH ZHUYI_TORCH_INDEX
+
+.PHONY: demo test check bench docs
+.DELETE_ON_ERROR:
+
+demo: .venv/installed
+	@$(venv)/python examples/demo.py $(ARGS)
+
+# One thread a process: the tests' tensors are too small to share.
+test: .venv/installed
+	@OMP_NUM_THREADS=1 $(venv)/python -m pytest $(ARGS)
+
+check: .venv/installed
+	@$(venv)/ruff check
+	@$(venv)/ruff format --check
+	@$(venv)/mypy
+
+bench: .venv/installed
+	@for script in benchmarks/*.py; do echo "$$script"; $(venv)/python "$$script" $(ARGS) || exit 1; done
+
+# The documents are Markdown, read where they lie; what can be wrong with them is tested.
+docs: .venv/installed
+	@$(venv)/python -m pytest -q tests/test_documents.py $(ARGS)
+
+.venv/python-version:
+	@for python in $(PYTHON); do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "zhuyi needs Python 3.11 or newer; here is $$(python3 --version 2>&1)." \
+	         "Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	echo "making .venv with $$("$$found" --version)"; \
+	"$$found" -m venv .venv >/dev/null 2>&1 || { \
+	    rm -rf .venv; \
+	    echo "$$found cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	"$$found" --version > $@
+
+# torch comes first: on a Linux machine without a GPU the default build would bring gigabytes of CUDA packages,
+# where the build labelled +cpu is complete. Its own dependencies come with the rest, as they are pinned.
+.venv/torch-$(torch): .venv/python-version
+	@build=; \
+	if [ "$$(uname -s)" = Linux ] && [ "$$ZHUYI_TORCH" != default ] && ! command -v nvidia-smi >/dev/null; then \
+	    build=+cpu; \
+	fi; \
+	echo "installing torch $(torch)$$build"; \
+	$(venv)/pip install --quiet --no-deps $${ZHUYI_TORCH_INDEX:+-i "$$ZHUYI_TORCH_INDEX"} "torch==$(torch)$$build" \
+	    >.venv/torch.log 2>&1 || { \
+	    grep -i error .venv/torch.log | tail -n 2 >&2; \
+	    if [ "$$build" ]; then \
+	        echo "If your package index has no CPU build of torch, name one that has (PyTorch's installation page" \
+	             "gives its address, under Linux, Pip, CPU): make ZHUYI_TORCH_INDEX=ADDRESS. Or take the default" \
+	             "build with gigabytes of CUDA: make ZHUYI_TORCH=default" >&2; \
+	    fi; exit 1; }; \
+	touch $@
+
+.venv/installed: .venv/torch-$(torch) pyproject.toml constraints.txt
+	@echo "installing zhuyi and the packages of constraints.txt"
+	@$(venv)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]' >.venv/install.log 2>&1 \
+	    || { grep -i error .venv/install.log >&2; echo "The whole log is in .venv/install.log" >&2; exit 1; }
+	@touch $@
