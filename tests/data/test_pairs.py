@@ -1,5 +1,4 @@
 """Pairs from files of every form, whatever the bytes in them."""
-# ruff: noqa: RUF001
 
 import gzip
 import io

@@ -1,5 +1,4 @@
 """The held-out part shares no sentence with the rest, and does not depend on the order of the pairs."""
-# ruff: noqa: RUF001
 
 import subprocess
 import sys

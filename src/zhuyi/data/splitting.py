@@ -12,6 +12,7 @@ from zhuyi.data.normalization import normalize
 LARGEST_HELD_OUT_SHARE = 5  # a fifth
 
 _NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]")
+_ASCII_DROPPED = dict.fromkeys(code for code in range(128) if unicodedata.category(chr(code))[0] in "PZ")
 
 
 def comparison_key(text: str) -> str:
@@ -20,6 +21,8 @@ def comparison_key(text: str) -> str:
     A text of nothing but punctuation is its own key, lest all such be one sentence.
     """
     text = normalize(text)
+    if text.isascii():
+        return text.lower().translate(_ASCII_DROPPED) or text
     return _NEITHER_LETTER_NOR_DIGIT.sub(_keep_symbol, text.casefold()) or text
 
 
