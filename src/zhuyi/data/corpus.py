@@ -1,4 +1,4 @@
-"""A cache of tokenised examples on disk, memory-mapped: bigger than memory allowed, each row reached at once."""
+"""A cache of examples on disk, memory-mapped: bigger than memory allowed, each row reached at once."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
-from zhuyi.data.tokenizers import replacing
+from zhuyi.atomic import replacing
 from zhuyi.errors import InputError
 
 ROWS_PER_BATCH = 16_384
@@ -34,7 +34,9 @@ class Encoded:
 
 
 def write_corpus(
-    path: str | Path, columns: Mapping[str, Literal["ids", "text"]], rows: Iterable[Sequence[Sequence[int] | str]]
+    path: str | Path,
+    columns: Mapping[str, Literal["ids", "text"]],
+    rows: Iterable[Sequence[Sequence[int] | str]],
 ) -> int:
     """Write rows of ids and texts, one value a column, whole or not at all; return how many there were."""
     schema = pa.schema([pa.field(name, _TYPES[kind], nullable=False) for name, kind in columns.items()])
@@ -58,25 +60,31 @@ def encode_corpus(
     normalized: bool = False,
     chunk_lines: int = 10_000,
 ) -> Encoded:
-    """Tokenise pairs on all cores into a corpus of the columns `source` and `target`.
+    """Tokenise pairs on all cores into a corpus of their ids and texts.
 
     Args:   max_len: a pair with a side of more ids than this, the end sign counted, is dropped.
     """
     too_long = 0
 
-    def rows() -> Iterator[tuple[list[int], list[int]]]:
+    def rows() -> Iterator[Sequence[Sequence[int] | str]]:
         nonlocal too_long
         stream = iter(pairs)
         while chunk := list(islice(stream, chunk_lines)):
             source_ids = source.encode_batch([pair[0] for pair in chunk], normalized=normalized)
             target_ids = target.encode_batch([pair[1] for pair in chunk], normalized=normalized)
-            for row in zip(source_ids, target_ids, strict=True):
-                if max(len(row[0]), len(row[1])) > max_len:
+            for pair, *ids in zip(chunk, source_ids, target_ids, strict=True):
+                if max(map(len, ids)) > max_len:
                     too_long += 1
                 else:
-                    yield row
+                    yield *ids, *pair
 
-    kept = write_corpus(path, {"source": "ids", "target": "ids"}, rows())
+    columns: dict[str, Literal["ids", "text"]] = {
+        "source": "ids",
+        "target": "ids",
+        "source_text": "text",  # references, samples and reports want the words
+        "target_text": "text",
+    }
+    kept = write_corpus(path, columns, rows())
     return Encoded(kept, too_long)
 
 
@@ -99,7 +107,8 @@ class Corpus:
         try:
             return cls(pa.ipc.open_file(pa.memory_map(str(path))))
         except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"{path} is no whole corpus ({error}); delete it, and it is made again") from error
+            message = f"{path} is no whole corpus ({error}); delete it, and it is made again"
+            raise InputError(message) from error
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -1,4 +1,4 @@
-"""Tokenizers trained inside the tool: unigram, BPE, byte-level BPE and characters, over the `tokenizers` library.
+"""Tokenizers trained inside the tool, over the library of that name: unigram, BPE, byte-level BPE, characters.
 
 The same lines and the same config give the same file, byte for byte, in any process.
 """
@@ -6,10 +6,8 @@ The same lines and the same config give the same file, byte for byte, in any pro
 import hashlib
 import heapq
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,18 +16,22 @@ from typing import Any, Literal
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from zhuyi.atomic import replacing
 from zhuyi.data.normalization import normalize
 from zhuyi.data.special_tokens import EOS, EOS_ID, SPECIAL_TOKENS, UNK, UNK_ID
+from zhuyi.data.unigram import train_unigram
 from zhuyi.errors import InputError
 
 Kind = Literal["unigram", "bpe", "byte-bpe", "character"]
 
 SPACE = "▁"
 BYTES = 256
+# Stands for each character that gets no piece of its own; no piece reaches across it.
+CUT = "\0"
 
-# Scripts written without spaces between words: a run of them is one stretch for the trainer, and takes no `▁`.
+# Scripts written without spaces between words: a run of them is one stretch, and takes no `▁`.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー々〆〇"
-# What a piece may never mix with a word: punctuation, symbols, single digits. The apostrophe of "don't" is a letter.
+# What no piece mixes with a word: punctuation, symbols, digits. The apostrophe of "don't" counts as a letter.
 _ALONE = rf"▁?(?!(?<=\p{{L}})['’](?=\p{{L}}))[[\p{{P}}\p{{S}}\p{{Nd}}]&&[^{SPACE}]]"
 _STRETCHES = rf"[{_UNSPACED}]+|{SPACE}(?=[{_UNSPACED}])|{_ALONE}"
 _NEEDLESS_SPACE = rf"\A (?=[^\p{{L}}\p{{N}}]|[{_UNSPACED}]|\z)"
@@ -42,8 +44,8 @@ class TokenizerConfig:
     Args:
         vocab_size: at most so many pieces, the four special ones counted; small corpora give fewer.
         joint: one tokenizer for both sides, rather than one for each (see `train_tokenizers`).
-        character_coverage: where single characters would fill more than half of the vocabulary, the rarest become
-            `<unk>`, until this share of all occurrences is left. Byte-level BPE covers everything always.
+        character_coverage: where single characters would fill more than half of the vocabulary, the rarest
+            become `<unk>`, until this share of all occurrences is left. Byte-level BPE covers everything.
     Raises: InputError: a size or share that cannot be.
     """
 
@@ -56,7 +58,9 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         smallest = len(SPECIAL_TOKENS) + (BYTES if self.kind == "byte-bpe" else 1)
         if self.vocab_size < smallest:
-            raise InputError(f"vocab_size is {self.vocab_size}; a {self.kind} tokenizer needs at least {smallest}")
+            raise InputError(
+                f"vocab_size is {self.vocab_size}; a {self.kind} tokenizer needs at least {smallest}"
+            )
         if not 0.5 <= self.character_coverage <= 1:
             raise InputError(f"character_coverage is {self.character_coverage}; it must be between 0.5 and 1")
 
@@ -68,7 +72,7 @@ class Tokenizer:
         """Wrap a tokenizer of the library whose first four pieces are the special ones."""
         self._library = library
         self.vocab_size: int = library.get_vocab_size()
-        self.pieces: list[str] = [library.id_to_token(i) for i in range(self.vocab_size)]
+        self.pieces: list[str] = [library.id_to_token(i) or "" for i in range(self.vocab_size)]
         byte_level = isinstance(library.decoder, decoders.Sequence) and "ByteLevel" in str(library.decoder)
         self.labels: list[str] = [_byte_label(p) for p in self.pieces] if byte_level else self.pieces
 
@@ -102,13 +106,18 @@ class Tokenizer:
         """
         try:
             library = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare Exception
-            raise InputError(f"{path} is no tokenizer file ({error}); expected what Tokenizer.save wrote") from error
+            empty = library.encode("").ids
+        except Exception as error:  # the library raises no narrower class
+            message = (
+                f"{path} is no whole tokenizer file ({error}); train the tokenizer again, or copy it again"
+            )
+            raise InputError(message) from error
         first = [library.id_to_token(i) for i in range(len(SPECIAL_TOKENS))]
-        if first != list(SPECIAL_TOKENS) or library.encode("").ids != [EOS_ID]:
+        # Added tokens would be found inside of texts: there a user could write "</s>".
+        if first != list(SPECIAL_TOKENS) or empty != [EOS_ID] or library.get_added_tokens_decoder():
             raise InputError(
-                f"{path} is a tokenizer of another form: its first pieces are {first}, expected {list(SPECIAL_TOKENS)} "
-                f"and {EOS} at the end of each text; train one with zhuyi"
+                f"{path} is a tokenizer of another form: its first pieces are {first}, and it makes {empty} of an "
+                f"empty text; expected {list(SPECIAL_TOKENS)} and {[EOS_ID]}: train one with zhuyi"
             )
         return cls(library)
 
@@ -129,23 +138,34 @@ def train_tokenizer(
     Raises: InputError: there is no text.
     """
     config = config or TokenizerConfig()
-    lines = _sample(map(_writable, texts), max_lines)
-    counts = _count_characters(lines, config.lowercase)
+    steps = _pipeline(models.BPE(), config)
+    lines = [steps.normalizer.normalize_str(line) for line in _sample(map(_writable, texts), max_lines)]
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line)
     if not counts:
-        raise InputError("no text to train a tokenizer on: every line is empty; check the file and its columns")
-    if config.kind == "byte-bpe":
-        return Tokenizer(_pipeline(_train_bpe(lines, set(), config), config))
+        raise InputError(
+            "no text to train a tokenizer on: all lines are empty; check the file and its columns"
+        )
     alphabet = _alphabet(counts, config)
-    if config.kind == "character":
+    cut = dict.fromkeys(map(ord, (counts.keys() | {CUT}) - set(alphabet)), CUT)
+    lines = [line.translate(cut) for line in lines]
+    if config.kind == "unigram":
+        model = _train_unigram(lines, steps, config)
+    elif config.kind == "character":
         vocab = {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *alphabet])}
-        return Tokenizer(_pipeline(models.WordLevel(vocab, unk_token=UNK), config))
-    rare = counts.keys() - set(alphabet)
-    train = _train_unigram if config.kind == "unigram" else _train_bpe
-    return Tokenizer(_pipeline(train(lines, rare, config), config))
+        model = models.WordLevel(vocab, unk_token=UNK)
+    else:
+        model = _train_bpe(lines, steps, config)
+    return Tokenizer(_pipeline(model, config))
 
 
 def train_tokenizers(
-    source: Iterable[str], target: Iterable[str], config: TokenizerConfig | None = None, *, max_lines: int = 2_000_000
+    source: Iterable[str],
+    target: Iterable[str],
+    config: TokenizerConfig | None = None,
+    *,
+    max_lines: int = 2_000_000,
 ) -> tuple[Tokenizer, Tokenizer]:
     """Train the two sides' tokenizers: one object twice when `config.joint`."""
     config = config or TokenizerConfig()
@@ -156,20 +176,6 @@ def train_tokenizers(
         train_tokenizer(source, config, max_lines=max_lines),
         train_tokenizer(target, config, max_lines=max_lines),
     )
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; put it in place, synced to disk, once the block succeeds."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _writable(text: str) -> str:
@@ -195,23 +201,16 @@ def _sample(texts: Iterable[str], max_lines: int) -> list[str]:
     return [text for _, text in heap]
 
 
-def _count_characters(lines: Iterable[str], lowercase: bool) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for line in lines:
-        counts.update(line.lower() if lowercase else line)
-    spaces = counts.pop(" ", 0) + counts.pop(SPACE, 0)
-    if spaces or counts:
-        counts[SPACE] = spaces
-    return counts
-
-
 def _alphabet(counts: Counter[str], config: TokenizerConfig) -> list[str]:
-    """Return the characters to keep, the most frequent first."""
+    """Return the characters to keep, the most frequent first; bytes cover them all."""
+    ranked = sorted(counts.keys() - {CUT}, key=lambda character: (-counts[character], character))
+    if config.kind == "byte-bpe":
+        return ranked
     room = config.vocab_size - len(SPECIAL_TOKENS)
+    ranked = ranked[:room]
     missing = (1 - config.character_coverage) * counts.total()
-    ranked = sorted(counts, key=lambda c: (c != SPACE, -counts[c], c))[:room]
-    kind_room = room if config.kind == "character" else max(1, room // 2)
-    while len(ranked) > kind_room and counts[ranked[-1]] <= missing:
+    least = room if config.kind == "character" else max(1, room // 2)
+    while len(ranked) > least and counts[ranked[-1]] <= missing:
         missing -= counts[ranked.pop()]
     return ranked
 
@@ -246,48 +245,39 @@ def _pipeline(model: Any, config: TokenizerConfig) -> tokenizers.Tokenizer:
     return library
 
 
-def _run_trainer(lines: list[str], rare: set[str], model: Any, trainer: Any, config: TokenizerConfig) -> dict:
-    """Run a trainer of the library, rare characters cut out, and return its model as it stands in JSON."""
-    library = _pipeline(model, config)
-    # The sign of an end of string is in no piece: it stands for every rare character, and then goes.
-    cut = pre_tokenizers.Split("\0", "removed")
-    library.pre_tokenizer = pre_tokenizers.Sequence([cut, library.pre_tokenizer])
-    table = dict.fromkeys(map(ord, rare | {"\0"}), "\0")
-    library.train_from_iterator((line.translate(table) for line in lines), trainer)
-    return json.loads(library.to_str())["model"]
-
-
-def _train_bpe(lines: list[str], rare: set[str], config: TokenizerConfig) -> Any:
+def _train_bpe(lines: list[str], steps: tokenizers.Tokenizer, config: TokenizerConfig) -> Any:
+    byte_level = config.kind == "byte-bpe"
+    library = tokenizers.Tokenizer(models.BPE())
+    cut = pre_tokenizers.Split(CUT, "removed")
+    library.pre_tokenizer = pre_tokenizers.Sequence([cut, steps.pre_tokenizer])
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
         special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()) if config.kind == "byte-bpe" else [],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()) if byte_level else [],
         show_progress=False,
     )
-    model = _run_trainer(lines, rare, models.BPE(), trainer, config)
-    unk = {} if config.kind == "byte-bpe" else {"unk_token": UNK, "fuse_unk": True}
-    return models.BPE(model["vocab"], [tuple(merge) for merge in model["merges"]], **unk)
+    library.train_from_iterator(lines, trainer)
+    trained = json.loads(library.to_str())["model"]
+    unk = {} if byte_level else {"unk_token": UNK, "fuse_unk": True}
+    return models.BPE(trained["vocab"], [tuple(merge) for merge in trained["merges"]], **unk)
 
 
-def _train_unigram(lines: list[str], rare: set[str], config: TokenizerConfig) -> Any:
-    trainer = trainers.UnigramTrainer(
-        vocab_size=config.vocab_size, special_tokens=list(SPECIAL_TOKENS), unk_token=UNK, show_progress=False
-    )
-    found = {
-        piece: score
-        for piece, score in _run_trainer(lines, rare, models.Unigram(), trainer, config)["vocab"]
-        if piece not in SPECIAL_TOKENS
-    }
-    # The trainer gives characters it had pruned the lowest score plus 0.0001 times a place in a hash table.
-    lowest = min(found.values())
-    pruned = lowest + 0.0001 * sum(len(piece) == 1 for piece in found)
-    scores = {p: round(lowest if len(p) == 1 and score < pruned else score, 4) for p, score in found.items()}
-    ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-    return models.Unigram([*((sign, 0.0) for sign in SPECIAL_TOKENS), *ranked], unk_id=UNK_ID, byte_fallback=False)
+def _train_unigram(lines: list[str], steps: tokenizers.Tokenizer, config: TokenizerConfig) -> Any:
+    stretches: Counter[str] = Counter()
+    for line in lines:
+        for stretch, _ in steps.pre_tokenizer.pre_tokenize_str(line):
+            stretches.update(stretch.split(CUT))
+    del stretches[""]
+    special = [(sign, 0.0) for sign in SPECIAL_TOKENS]
+    pieces = train_unigram(stretches, config.vocab_size - len(special))
+    return models.Unigram([*special, *pieces], unk_id=UNK_ID, byte_fallback=False)
 
 
 def _byte_values() -> dict[str, int]:
-    """Return the byte that each character of a byte-level piece stands for (Source: GPT-2, `bytes_to_unicode`)."""
+    """Return the byte that each character of a byte-level piece stands for.
+
+    Source: GPT-2's `bytes_to_unicode`.
+    """
     shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(BYTES) if byte not in shown]
     return {chr(byte): byte for byte in shown} | {chr(BYTES + n): byte for n, byte in enumerate(hidden)}

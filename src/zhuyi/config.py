@@ -1,0 +1,188 @@
+"""A run's whole configuration: read from TOML, changed by `--set`, validated, written as one JSON."""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from zhuyi.decoding.config import DecodeConfig
+from zhuyi.errors import InputError
+from zhuyi.models import MODELS
+from zhuyi.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a run is trained. Whatever limit is reached first ends it; 0 means no such limit.
+
+    Args:   batch_tokens: padded tokens of the longer side in one micro-batch.
+            accumulation: micro-batches a step, over all processes together.
+            learning_rate: the peak; under `noam` a factor (1 is the paper's).
+            precision: `auto` takes bfloat16 where the processor or GPU multiplies faster in it.
+            monitor: the validation score that chooses the best weights and stops early.
+            patience: evaluations without a better score before stopping; 0 never stops early.
+            average: whose weights are averaged into the final ones: the last or the best `average_checkpoints`
+            evaluations', or none (then the best alone).
+            max_nonfinite: steps in a row with a loss or gradient that is not finite before training gives up.
+            threads: 0 takes the physical cores.
+    """
+
+    seed: int = 1
+    max_steps: int = 0
+    max_epochs: int = 0
+    max_minutes: float = 0.0
+    batch_tokens: int = 2048
+    accumulation: int = 1
+    learning_rate: float = 1.0
+    schedule: Literal["noam", "inverse-sqrt", "cosine", "linear", "plateau", "constant"] = "noam"
+    warmup_steps: int = 4000
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = 1e-9
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.1
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    eval_every_steps: int = 500
+    save_every_steps: int = 500
+    monitor: Literal["bleu", "loss"] = "bleu"
+    patience: int = 0
+    average: Literal["last", "best", "none"] = "best"
+    average_checkpoints: int = 5
+    deterministic: bool = False
+    max_nonfinite: int = 5
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.max_steps or self.max_epochs or self.max_minutes):
+            raise ValueError("no limit is set: set max_steps, max_epochs or max_minutes")
+        if self.schedule in ("cosine", "linear") and not self.max_steps:
+            raise ValueError(
+                f"the {self.schedule} schedule falls towards the last step and never reads the clock: set max_steps"
+            )
+        for name in ("batch_tokens", "accumulation", "eval_every_steps", "save_every_steps", "average_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run is made from; `model`, `data` belong to MODELS and TASKS entries."""
+
+    task: str
+    model: Any
+    data: Any
+    train: TrainConfig
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as in the TOML and the JSON."""
+        return dataclasses.asdict(self)
+
+    def as_json(self) -> str:
+        return json.dumps(self.as_dict(), ensure_ascii=False, indent=2) + "\n"
+
+
+def read_recipe(path: str | Path, changes: Iterable[str] = ()) -> RunConfig:
+    """Read a TOML recipe and apply `section.key=value` changes.
+
+    Raises: InputError: no such file, not TOML, an unknown key or a wrong value; names the file and the key's path.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the recipe ({error.strerror}); give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from None
+    for change in changes:
+        apply_change(values, change)
+    return parse_config(values, str(path))
+
+
+def apply_change(values: dict[str, Any], change: str) -> None:
+    """Apply one `section.key=value` to nested plain values; the value is read as TOML, else as a string."""
+    path, sign, text = change.partition("=")
+    keys = path.strip().split(".")
+    if not sign or not all(keys):
+        raise InputError(f"--set {change}: expected SECTION.KEY=VALUE, such as train.max_minutes=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--set {change}: {key} is a value, not a section")
+    values[keys[-1]] = value
+
+
+def parse_config(values: Mapping[str, Any], origin: str) -> RunConfig:
+    """Validate nested plain values.
+
+    Args:   origin: the file or option the values come from, for messages.
+    Raises: InputError: an unknown key (with the nearest known one), a missing one, or a wrong value.
+    """
+    known = [f.name for f in dataclasses.fields(RunConfig)]
+    for key in values:
+        if key not in known:
+            raise InputError(f"{origin}: unknown section '{key}'{_nearest(key, known)}")
+    task = _choice(values.get("task"), TASKS, "task", origin)
+    model = values.get("model", {})
+    name = _choice(model.get("name") if isinstance(model, dict) else None, MODELS, "model.name", origin)
+    return RunConfig(
+        task=task,
+        model=_parse(MODELS[name].config, model, "model", origin),
+        data=_parse(TASKS[task].data, values.get("data", {}), "data", origin),
+        train=_parse(TrainConfig, values.get("train", {}), "train", origin),
+        decode=_parse(DecodeConfig, values.get("decode", {}), "decode", origin),
+    )
+
+
+def _choice(value: Any, known: Mapping[str, Any], key: str, origin: str) -> str:
+    if value not in known:
+        found = "is missing" if value is None else f"is '{value}'"
+        raise InputError(f"{origin}: {key} {found}{_nearest(str(value), known)}; choose one of {', '.join(known)}")
+    return str(value)
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
+
+
+def _parse(cls: type[Any], section: Any, path: str, origin: str) -> Any:
+    """One section to its dataclass; unknown keys are refused at every depth."""
+    _check_keys(cls, section, path, origin)
+    try:
+        # As JSON, because strict Python mode would refuse a TOML array where a tuple is wanted.
+        return TypeAdapter(cls).validate_json(json.dumps(section), strict=True)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {_explain(error, path)}") from None
+
+
+def _check_keys(cls: type[Any], section: Any, path: str, origin: str) -> None:
+    if not isinstance(section, dict):
+        raise InputError(f"{origin}: {path} is a value, but a section [{path}] was expected")
+    known = {f.name: f.type for f in dataclasses.fields(cls)}
+    for key, value in section.items():
+        if key not in known:
+            raise InputError(f"{origin}: unknown key '{path}.{key}'{_nearest(key, known)}")
+        if dataclasses.is_dataclass(known[key]):
+            _check_keys(known[key], value, f"{path}.{key}", origin)  # type: ignore[arg-type]
+
+
+def _explain(error: ValidationError, path: str) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join([path, *(str(part) for part in first["loc"])])
+    if first["type"] == "missing":
+        return f"'{where}' is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{where}: {message}"
+    return f"{where} = {json.dumps(first['input'], ensure_ascii=False)}: {message[0].lower() + message[1:]}"

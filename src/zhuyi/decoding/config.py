@@ -1,0 +1,27 @@
+"""How a run's texts are searched for, unless its user says otherwise."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """The search's options.
+
+    Args:   beam: hypotheses held; 1 is greedy search.
+            length_rule: `gnmt` ((5 + n) / 6)^alpha (Wu et al. 2016, eq. 14, the 2017 paper's), `power` n^alpha, `none`.
+            stop: `exact` goes on until nothing open can beat what is finished; `first` until `beam` are finished.
+            batch_rows: hypotheses advanced together.
+            longest_sentence: source tokens; a longer text is cut into sentences (0: found from the training data).
+    """
+
+    beam: int = 5
+    length_rule: Literal["gnmt", "power", "none"] = "gnmt"
+    alpha: float = 0.6
+    stop: Literal["exact", "first"] = "exact"
+    batch_rows: int = 256
+    longest_sentence: int = 0
+
+    def __post_init__(self) -> None:
+        if self.beam < 1:
+            raise ValueError(f"beam must be at least 1, got {self.beam}")

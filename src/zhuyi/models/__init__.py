@@ -1,0 +1,22 @@
+"""One file a paper. `MODELS` says which names a config may use."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from zhuyi.models.transformer import PUBLISHED_SIZES, Transformer, TransformerConfig
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model's config class, its module (built from a config alone) and its published sizes."""
+
+    config: type[Any]
+    module: type[nn.Module]
+    sizes: dict[str, Any]
+
+
+MODELS: dict[str, Architecture] = {
+    "transformer": Architecture(TransformerConfig, Transformer, dict(PUBLISHED_SIZES)),
+}

@@ -1,0 +1,1 @@
+"""The building blocks that several models share, one concept a file."""

@@ -1,0 +1,225 @@
+"""Scaled dot-product and multi-head attention: sections 3.2.1 to 3.2.3 of "Attention Is All You Need"."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zhuyi.nn.dropout import dropout as drop
+from zhuyi.nn.linear import Linear
+from zhuyi.nn.maps import Maps
+from zhuyi.nn.masks import additive, causal_mask
+
+# On a CPU the fused kernel's backward pass costs several times the plain formula's while the (T, S) logits of
+# a head still fit its caches; beyond this many logits a head it wins, and it never holds the T x S matrix.
+# Measured by benchmarks/attention.py.
+PLAIN_PATH_MAX_LOGITS = 128 * 128
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    need_weights: bool = False,
+    causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Average `v`, weighted by how well `q` matches `k`: softmax(q k^T / sqrt(d)) v.
+
+    Shape:  q (..., T, d), k (..., S, d), v (..., S, e); mask and bias broadcast to (..., T, S).
+            Returns output (..., T, e) and, where asked for, weights (..., T, S).
+    Args:   mask: True where attending is allowed; a row that may attend nothing gives zeros.
+            bias: added to the logits before the softmax.
+            scale: factor of the logits instead of 1 / sqrt(d).
+            dropout: share of the weights set to zero; 0 outside training.
+            need_weights: also return the weights, as they were before dropout.
+            causal: row t sees columns 0..t only (T = S); saves building a T x T mask.
+    Raises: ValueError: mask is not boolean or does not broadcast, or causal with T != S.
+    Source: Vaswani et al. 2017, eq. 1. Departure: the weights' dropout stands in the authors' code, not in the paper.
+    """
+    _check(q, k, mask, causal)
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    if need_weights or _plain_is_faster(q, k):
+        output, weights = _attend_plain(q, k, v, mask, bias, scale, dropout, causal)
+    else:
+        output, weights = _attend_fused(q, k, v, mask, bias, scale, dropout, causal), None
+    if mask is not None:  # a softmax over nothing is undefined; here it is zero, on both paths
+        may_attend = mask.any(dim=-1, keepdim=True)
+        output = output * may_attend
+        weights = weights * may_attend if weights is not None else None
+    return output, weights if need_weights else None
+
+
+def _attend_plain(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, scale: float, dropout: float, causal: bool
+) -> tuple[Tensor, Tensor]:
+    logits = (q * scale) @ k.transpose(-2, -1)  # (..., T, S)
+    if bias is not None:
+        logits = logits + bias
+    # Adding in place costs nothing in the backward pass, where filling would cost a pass over T x S.
+    if mask is not None:
+        logits = logits.add_(additive(mask, logits.dtype))
+    if causal:
+        logits = logits.add_(additive(causal_mask(q.shape[-2], q.device), logits.dtype))
+    weights = torch.softmax(logits, dim=-1)
+    return drop(weights, dropout) @ v, weights  # (..., T, e)
+
+
+def _attend_fused(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, scale: float, dropout: float, causal: bool
+) -> Tensor:
+    if causal and (mask is not None or bias is not None):  # the kernel takes one or the other
+        mask = causal_mask(q.shape[-2], q.device) if mask is None else mask & causal_mask(q.shape[-2], q.device)
+        causal = False
+    if bias is not None:
+        mask = bias if mask is None else bias + additive(mask, q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal, scale=scale)
+
+
+def _plain_is_faster(q: Tensor, k: Tensor) -> bool:
+    return q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= PLAIN_PATH_MAX_LOGITS
+
+
+def _check(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> None:
+    rows, columns = q.shape[-2], k.shape[-2]
+    if causal and rows != columns:
+        raise ValueError(f"causal attention needs as many queries as keys, got T = {rows} and S = {columns}")
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be boolean, True where attending is allowed; got {mask.dtype}")
+    wanted = (*q.shape[:-2], rows, columns)
+    fits = mask.dim() <= len(wanted) and all(
+        m in (1, w) for m, w in zip(reversed(mask.shape), reversed(wanted), strict=False)
+    )
+    if not fits:
+        raise ValueError(f"mask of shape {tuple(mask.shape)} does not broadcast to the logits' {wanted}")
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """Cut the last dimension into heads.
+
+    Shape: x (..., T, H*d); returns (..., H, T, d).
+    """
+    return x.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """Concatenate the heads again.
+
+    Shape: x (..., H, T, d); returns (..., T, H*d).
+    """
+    return x.transpose(-3, -2).flatten(-2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence over itself; in a decoder, masked so that no position sees a later one.
+
+    W_Q, W_K and W_V of all heads are the rows of one matrix, `w_qkv`, so that the three projections are one product.
+
+    Shape:  x (B, T, D), mask broadcastable to (B, H, T, T); returns (B, T, D).
+    Source: Vaswani et al. 2017, sections 3.2.2 and 3.2.3. Departure: the projections have biases, as in the authors' code.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, head_dim: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.w_qkv = Linear(d_model, 3 * num_heads * head_dim, bias=bias, matrices=3)
+        self.w_o = Linear(num_heads * head_dim, d_model, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of `x`.
+
+        Shape: x (B, T, D); returns three (B, H, T, d).
+        """
+        q, k, v = self.w_qkv(x).chunk(3, dim=-1)  # each (B, T, H*d)
+        return split_heads(q, self.num_heads), split_heads(k, self.num_heads), split_heads(v, self.num_heads)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, maps: Maps | None = None, name: str = ""
+    ) -> Tensor:
+        q, k, v = self.project(x)  # (B, H, T, d)
+        return self.attend(q, k, v, mask, causal=causal, maps=maps, name=name)
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        *,
+        causal: bool = False,
+        maps: Maps | None = None,
+        name: str = "",
+    ) -> Tensor:
+        """Attend with projected queries over projected keys and values (a cache's, say), concatenate, project by W_O.
+
+        Shape: q (B, H, T, d), k and v (B, H, S, d); returns (B, T, D).
+        """
+        return _multi_head(self, q, k, v, mask, causal, maps, name)
+
+
+class CrossAttention(nn.Module):
+    """Encoder-decoder attention: queries from the decoder, keys and values from the encoder's output.
+
+    W_K and W_V are the rows of one matrix, `w_kv`: a text's memory is projected once, whatever its answer's length.
+
+    Shape:  x (B, T, D), memory (B, S, D), mask broadcastable to (B, H, T, S); returns (B, T, D).
+    Source: Vaswani et al. 2017, section 3.2.3.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, head_dim: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.w_q = Linear(d_model, num_heads * head_dim, bias=bias)
+        self.w_kv = Linear(d_model, 2 * num_heads * head_dim, bias=bias, matrices=2)
+        self.w_o = Linear(num_heads * head_dim, d_model, bias=bias)
+
+    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the encoder's output.
+
+        Shape: memory (B, S, D); returns two (B, H, S, d).
+        """
+        k, v = self.w_kv(memory).chunk(2, dim=-1)
+        return split_heads(k, self.num_heads), split_heads(v, self.num_heads)
+
+    def forward(
+        self, x: Tensor, memory: Tensor, mask: Tensor | None = None, *, maps: Maps | None = None, name: str = ""
+    ) -> Tensor:
+        k, v = self.project_memory(memory)
+        return self.attend(x, k, v, mask, maps=maps, name=name)
+
+    def attend(
+        self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, maps: Maps | None = None, name: str = ""
+    ) -> Tensor:
+        """Attend from `x` over keys and values already projected.
+
+        Shape: x (B, T, D), k and v (B, H, S, d); returns (B, T, D).
+        """
+        q = split_heads(self.w_q(x), self.num_heads)  # (B, H, T, d)
+        return _multi_head(self, q, k, v, mask, False, maps, name)
+
+
+def _multi_head(
+    module: SelfAttention | CrossAttention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    maps: Maps | None,
+    name: str,
+) -> Tensor:
+    """MultiHead(Q, K, V) = Concat(head_1, ..., head_H) W_O."""
+    rate = module.dropout if module.training else 0.0
+    heads, weights = attend(q, k, v, mask=mask, dropout=rate, need_weights=maps is not None, causal=causal)
+    if maps is not None and weights is not None:
+        maps.add(name, weights)
+    return module.w_o(merge_heads(heads))  # (B, T, D)

@@ -1,0 +1,111 @@
+"""Residual connections and the encoder's and decoder's layers: sections 3.1 and 5.4 of "Attention Is All You Need"."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from zhuyi.nn.attention import CrossAttention, SelfAttention
+from zhuyi.nn.dropout import Dropout
+from zhuyi.nn.feedforward import Activation, FeedForward
+from zhuyi.nn.maps import Maps
+from zhuyi.nn.state import DecoderState
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """What an encoder's and a decoder's layer have in common."""
+
+    d_model: int
+    num_heads: int
+    head_dim: int
+    d_ff: int
+    dropout: float
+    attention_dropout: float
+    feed_forward_dropout: float
+    activation: Activation
+    norm_first: bool
+
+
+class Residual(nn.Module):
+    """LayerNorm(x + Dropout(Sublayer(x))), or, with `norm_first`, x + Dropout(Sublayer(LayerNorm(x))).
+
+    Shape:  x (B, T, D); returns (B, T, D).
+    Source: Vaswani et al. 2017, sections 3.1 and 5.4; `norm_first`: Xiong et al. 2020, figure 1b.
+    """
+
+    def __init__(self, d_model: int, dropout: float, norm_first: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(d_model)
+        self.dropout = Dropout(dropout)
+        self.norm_first = norm_first
+
+    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.norm_first:
+            return x + self.dropout(sublayer(self.norm(x)))
+        return self.norm(x + self.dropout(sublayer(x)))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then the feed-forward network, each inside a residual connection.
+
+    Shape: x (B, S, D), mask (B, 1, 1, S) or None; returns (B, S, D).
+    """
+
+    def __init__(self, c: LayerConfig) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout)
+        self.feed_forward = FeedForward(c.d_model, c.d_ff, activation=c.activation, dropout=c.feed_forward_dropout)
+        self.self_residual = Residual(c.d_model, c.dropout, c.norm_first)
+        self.feed_forward_residual = Residual(c.d_model, c.dropout, c.norm_first)
+
+    def forward(self, x: Tensor, mask: Tensor | None, maps: Maps | None = None, name: str = "") -> Tensor:
+        x = self.self_residual(x, lambda y: self.self_attention(y, mask, maps=maps, name=f"{name}.self"))
+        return self.feed_forward_residual(x, self.feed_forward)
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, encoder-decoder attention and the feed-forward network, each inside a residual connection.
+
+    Shape: x (B, T, D), memory (B, S, D), memory_mask (B, 1, 1, S) or None; returns (B, T, D).
+    """
+
+    def __init__(self, c: LayerConfig) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout)
+        self.cross_attention = CrossAttention(c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout)
+        self.feed_forward = FeedForward(c.d_model, c.d_ff, activation=c.activation, dropout=c.feed_forward_dropout)
+        self.self_residual = Residual(c.d_model, c.dropout, c.norm_first)
+        self.cross_residual = Residual(c.d_model, c.dropout, c.norm_first)
+        self.feed_forward_residual = Residual(c.d_model, c.dropout, c.norm_first)
+
+    def forward(
+        self, x: Tensor, memory: Tensor, memory_mask: Tensor | None, maps: Maps | None = None, name: str = ""
+    ) -> Tensor:
+        # Targets are padded on the right, so causality alone keeps real positions from the padding.
+        x = self.self_residual(x, lambda y: self.self_attention(y, causal=True, maps=maps, name=f"{name}.self"))
+        x = self.cross_residual(
+            x, lambda y: self.cross_attention(y, memory, memory_mask, maps=maps, name=f"{name}.cross")
+        )
+        return self.feed_forward_residual(x, self.feed_forward)
+
+    def advance(self, x: Tensor, state: DecoderState, layer: int) -> Tensor:
+        """The same for the newest token(s) of each row, whose past is in `state`.
+
+        Shape: x (R, T, D) with T = 1 in a step; returns (R, T, D).
+        """
+
+        def self_attention(y: Tensor) -> Tensor:
+            q, k, v = self.self_attention.project(y)  # (R, H, T, d)
+            k, v = state.remember(layer, k, v)  # (R, H, C, d)
+            return self.self_attention.attend(q, k, v, state.past_mask)
+
+        def cross_attention(y: Tensor) -> Tensor:
+            # The rows of one beam stand side by side as if they were positions: they share one memory.
+            k, v = state.memory[layer]  # (M, H, S, d)
+            grouped = y.reshape(k.shape[0], -1, y.shape[-1])  # (M, R/M * T, D)
+            return self.cross_attention.attend(grouped, k, v, state.memory_mask).view_as(y)
+
+        x = self.self_residual(x, self_attention)
+        x = self.cross_residual(x, cross_attention)
+        return self.feed_forward_residual(x, self.feed_forward)

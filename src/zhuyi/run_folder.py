@@ -1,0 +1,191 @@
+"""A run on disk: config, weights, tokenizers, metrics and checkpoints, each written whole or not at all."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from zhuyi.atomic import replacing, sync
+from zhuyi.config import RunConfig, parse_config
+from zhuyi.errors import InputError
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One atomic unit: everything that training needs to go on, bit for bit.
+
+    `progress` holds plain values: step, place in the data, best score, patience, minutes.
+    """
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    progress: dict[str, Any]
+
+
+class RunFolder:
+    """Paths inside a run and their reading and writing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / "config.json"
+        self.weights_path = self.path / "model.safetensors"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.card_path = self.path / "card.md"
+        self.cache_path = self.path / "cache"
+        self.checkpoints_path = self.path / "checkpoints"
+
+    def write_config(self, config: RunConfig) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with replacing(self.config_path) as path:
+            path.write_text(config.as_json(), encoding="utf-8")
+
+    def read_config(self) -> RunConfig:
+        try:
+            values = json.loads(self.config_path.read_text(encoding="utf-8"))
+        except OSError:
+            raise InputError(f"{self.path}: no config.json here; give the folder of a run, as `zhuyi train` makes it") from None
+        except ValueError as error:
+            raise InputError(f"{self.config_path}: not readable as JSON: {error}") from None
+        return parse_config(values, str(self.config_path))
+
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        with replacing(self.weights_path) as path:
+            save_file(dict(weights), path)
+
+    def read_weights(self) -> dict[str, Tensor]:
+        if not self.weights_path.exists():
+            raise InputError(
+                f"{self.path}: no model.safetensors here yet; train on with `zhuyi train --resume --out {self.path}`"
+            )
+        return read_tensors(self.weights_path)
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        with open(self.metrics_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        if not self.metrics_path.exists():
+            return []
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
+        rows = []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # a kill in the middle of a write leaves half a line
+                rows.append(json.loads(line))
+        return rows
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget what was logged after `step`: training goes on from there."""
+        if self.metrics_path.exists():
+            kept = [row for row in self.read_metrics() if row["step"] <= step]
+            with replacing(self.metrics_path) as path:
+                path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        final = self.checkpoints_path / str(checkpoint.progress["step"])
+        self.checkpoints_path.mkdir(exist_ok=True)
+        for leftover in self.checkpoints_path.glob("unfinished-*"):
+            shutil.rmtree(leftover)
+        unfinished = self.checkpoints_path / f"unfinished-{final.name}"
+        unfinished.mkdir()
+        save_file(checkpoint.weights, unfinished / "model.safetensors")
+        save_file(checkpoint.optimizer, unfinished / "optimizer.safetensors")
+        (unfinished / "progress.json").write_text(json.dumps(checkpoint.progress), encoding="utf-8")
+        for file in unfinished.iterdir():
+            sync(file)
+        sync(unfinished)
+        if final.exists():  # written in an earlier life, from the same state
+            shutil.rmtree(final)
+        os.rename(unfinished, final)
+        sync(self.checkpoints_path)
+
+    def checkpoint_steps(self) -> list[int]:
+        """The steps of all complete checkpoints, oldest first."""
+        if not self.checkpoints_path.exists():
+            return []
+        return sorted(int(path.name) for path in self.checkpoints_path.iterdir() if path.name.isdigit())
+
+    def read_checkpoint(self, step: int) -> Checkpoint:
+        folder = self.checkpoints_path / str(step)
+        return Checkpoint(
+            self.read_checkpoint_weights(step),
+            read_tensors(folder / "optimizer.safetensors"),
+            json.loads((folder / "progress.json").read_text(encoding="utf-8")),
+        )
+
+    def read_checkpoint_weights(self, step: int) -> dict[str, Tensor]:
+        return read_tensors(self.checkpoints_path / str(step) / "model.safetensors")
+
+    def remove_checkpoint(self, step: int) -> None:
+        folder = self.checkpoints_path / str(step)
+        doomed = self.checkpoints_path / f"unfinished-{step}"  # so that half a removal is never read
+        os.rename(folder, doomed)
+        shutil.rmtree(doomed)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises: InputError: no such file, or it is truncated or not of that form.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: broken or truncated safetensors file ({error}); copy or train it again") from None
+
+
+def named_weights(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters under their names, a tied one once."""
+    return {name: parameter.detach() for name, parameter in module.named_parameters()}
+
+
+def set_weights(module: nn.Module, weights: Mapping[str, Tensor], origin: Path) -> None:
+    """Copy weights into a module.
+
+    Raises: InputError: a name is missing or unknown, or a shape differs; names the first.
+    """
+    own = named_weights(module)
+    for name in own.keys() | weights.keys():
+        found = tuple(weights[name].shape) if name in weights else "missing"
+        wanted = tuple(own[name].shape) if name in own else "unknown to this model"
+        if found != wanted:
+            raise InputError(
+                f"{origin}: the weight {name} is {found} but the config needs {wanted}; "
+                "the file belongs to another config"
+            )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            own[name].copy_(weight)
+
+
+def find_run(name: str | Path) -> RunFolder:
+    """The run in a folder, or the shipped model of that name.
+
+    Raises: InputError: neither is there.
+    """
+    if Path(name).is_dir():
+        return RunFolder(name)
+    shipped = PRETRAINED / str(name)
+    if str(name) in shipped_models():
+        return RunFolder(shipped)
+    raise InputError(
+        f"{name}: neither a run folder nor a shipped model ({', '.join(shipped_models()) or 'none are installed'})"
+    )
+
+
+def shipped_models() -> list[str]:
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))

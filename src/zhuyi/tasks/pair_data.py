@@ -1,0 +1,218 @@
+"""From files of sentence pairs to tokenizers and batches: cleaned, split, tokenised once into a cache on disk."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zhuyi.atomic import replacing
+from zhuyi.data import batches as batching
+from zhuyi.data.corpus import Corpus, encode_corpus, write_corpus
+from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs
+from zhuyi.data.special_tokens import BOS_ID
+from zhuyi.data.splitting import hash_key, split_off
+from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizers
+from zhuyi.errors import InputError
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PairDataConfig:
+    """Where sentence pairs come from and how they become ids.
+
+    Args:   source, target: language codes, `zh` and `en` say; the target's chooses how BLEU cuts words.
+            train, valid, test: files, each `pairs.tsv`, `pairs.jsonl` or `SOURCE_FILE,TARGET_FILE`, `.gz` or not.
+            columns: which columns of a TSV are source and target, from 1.
+            valid_size: pairs held out of `train` where no `valid` is given.
+            max_len: tokens of a side, end sign included; longer pairs are left out of training.
+    """
+
+    source: str = "src"
+    target: str = "tgt"
+    train: tuple[str, ...] = ()
+    valid: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    columns: tuple[int, int] = (1, 2)
+    valid_size: int = 1000
+    max_len: int = 128
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    cleaning: CleaningRules = field(default_factory=CleaningRules)
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Padded ids of some pairs.
+
+    Shape: src, src_mask (B, S); tgt (the decoder's inputs, beginning with the start sign), expected (what follows
+           each), tgt_mask (B, T); masks are True at real tokens.
+    """
+
+    src: Tensor
+    src_mask: Tensor
+    tgt: Tensor
+    expected: Tensor
+    tgt_mask: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.tgt_mask.sum())
+
+    def to(self, device: torch.device) -> "PairBatch":
+        return PairBatch(
+            *(x.to(device) for x in (self.src, self.src_mask, self.tgt, self.expected, self.tgt_mask))
+        )
+
+
+class PairBatches:
+    """The batches of one split: their order in each epoch, and what a batch's rows hold."""
+
+    def __init__(self, corpus: Corpus, batch_tokens: int, seed: int) -> None:
+        self.corpus = corpus
+        self._batch_tokens = batch_tokens
+        self._seed = seed
+        self._lengths = np.stack([corpus.lengths("source"), corpus.lengths("target")], axis=1)  # (N, 2)
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    def order(self, epoch: int, *, shuffle: bool = True) -> list[np.ndarray]:
+        """The rows of each batch: a pure function of the data, the seed and the epoch."""
+        return batching.order(
+            self._lengths, batch_tokens=self._batch_tokens, seed=self._seed, epoch=epoch, shuffle=shuffle
+        )
+
+    def largest(self) -> np.ndarray:
+        """The rows of the batch that costs most memory."""
+        return batching.largest(self._lengths, self._batch_tokens)
+
+    def load(self, rows: np.ndarray) -> PairBatch:
+        src, src_mask = batching.pad([self.corpus.ids("source", int(row)) for row in rows])
+        expected, tgt_mask = batching.pad([self.corpus.ids("target", int(row)) for row in rows])
+        tgt = np.concatenate([np.full((len(rows), 1), BOS_ID), expected[:, :-1]], axis=1)
+        return PairBatch(*map(torch.from_numpy, (src, src_mask, tgt, expected, tgt_mask)))
+
+    def lines(self, rows: np.ndarray) -> list[str]:
+        """The texts of a batch, to show a person."""
+        return [
+            f"{self.corpus.text('source_text', int(row))}\t{self.corpus.text('target_text', int(row))}" for row in rows
+        ]
+
+
+@dataclass(frozen=True)
+class PairData:
+    """A run's tokenizers (one object twice when joint) and its cached training and validation pairs."""
+
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    train: Corpus
+    valid: Corpus
+
+
+def prepare_pair_data(config: PairDataConfig, folder: Path, seed: int, announce: Announce) -> PairData:
+    """Make whatever of tokenizers and cache is not in the folder yet, and open it.
+
+    A kill on the way changes nothing: each file appears whole, and each is a pure function of data, config and seed.
+
+    Raises: InputError: no file, nothing usable in it, or it is too small to hold validation pairs out.
+    """
+    cache = folder / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (cache / "cleaning.json").exists():
+        _clean(config, cache, seed, announce)
+    texts = {split: Corpus.open(cache / f"{split}-text.arrow") for split in ("train", "valid")}
+    source_tokenizer, target_tokenizer = _tokenizers(config, folder, texts["train"], announce)
+    for split in ("train", "valid"):
+        if not (cache / f"{split}.arrow").exists():
+            pairs = _text_pairs(texts[split])
+            encoded = encode_corpus(
+                cache / f"{split}.arrow",
+                pairs,
+                source_tokenizer,
+                target_tokenizer,
+                max_len=config.max_len,
+                normalized=True,
+            )
+            dropped = f"; {encoded.too_long:,} left out, longer than max_len = {config.max_len}" if encoded.too_long else ""
+            announce(f"{split}: {encoded.kept:,} pairs{dropped}")
+            if not encoded.kept:
+                raise InputError(f"no {split} pair is at most {config.max_len} tokens long; raise data.max_len")
+    return PairData(
+        source_tokenizer, target_tokenizer, Corpus.open(cache / "train.arrow"), Corpus.open(cache / "valid.arrow")
+    )
+
+
+def load_tokenizers(config: PairDataConfig, folder: Path) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizers of a run: source's and target's, one object twice when joint."""
+    if config.tokenizer.joint:
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        return tokenizer, tokenizer
+    return Tokenizer.load(folder / "tokenizer.source.json"), Tokenizer.load(folder / "tokenizer.target.json")
+
+
+def _tokenizers(config: PairDataConfig, folder: Path, texts: Corpus, announce: Announce) -> tuple[Tokenizer, Tokenizer]:
+    joint = config.tokenizer.joint
+    names = ["tokenizer.json"] if joint else ["tokenizer.source.json", "tokenizer.target.json"]
+    if not all((folder / name).exists() for name in names):
+        sides = [(texts.text(side, row) for row in range(len(texts))) for side in ("source", "target")]
+        trained = train_tokenizers(*sides, config.tokenizer)
+        for name, tokenizer in zip(names, trained, strict=False):
+            tokenizer.save(folder / name)
+        announce(
+            f"trained {'a joint' if joint else 'two'} {config.tokenizer.kind} tokenizer{'' if joint else 's'}: "
+            + " and ".join(f"{tokenizer.vocab_size:,} pieces" for tokenizer in dict.fromkeys(trained))
+        )
+    return load_tokenizers(config, folder)
+
+
+def _clean(config: PairDataConfig, cache: Path, seed: int, announce: Announce) -> None:
+    """Write the cleaned texts of both splits, then the report, whose presence says that both are there."""
+    if not config.train:
+        raise InputError("no training data: set data.train or give --train FILE")
+    report = CleaningReport()
+    kept = clean_pairs(config.train, config.cleaning, columns=config.columns, report=report)
+    everything = cache / "all-text.arrow"
+    write_corpus(everything, {"source": "text", "target": "text"}, ((pair.source, pair.target) for pair in kept))
+    announce(report.summary())
+    corpus = Corpus.open(everything)
+    if config.valid:
+        valid_report = CleaningReport()
+        valid = clean_pairs(config.valid, config.cleaning, columns=config.columns, report=valid_report)
+        _write_texts(cache, "valid", ((pair.source, pair.target) for pair in valid))
+        announce(f"validation: {valid_report.summary()}")
+        _write_texts(cache, "train", _text_pairs(corpus))
+    else:
+        held_out = _hold_out(corpus, config, seed)
+        announce(f"held out {int(held_out.sum()):,} pairs for validation; none of their sentences is in the rest")
+        _write_texts(cache, "valid", _text_pairs(corpus, held_out))
+        _write_texts(cache, "train", _text_pairs(corpus, ~held_out))
+    everything.unlink()
+    with replacing(cache / "cleaning.json") as path:
+        path.write_text(json.dumps(report.as_dict(), ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _hold_out(corpus: Corpus, config: PairDataConfig, seed: int) -> np.ndarray:
+    keys = [
+        np.fromiter((hash_key(corpus.text(side, row)) for row in range(len(corpus))), np.uint64, len(corpus))
+        for side in ("source", "target")
+    ]
+    held_out = split_off(*keys, config.valid_size, seed)
+    if not held_out.any() or held_out.all():
+        raise InputError(
+            f"{len(corpus):,} pairs are too few, or share too many sentences, to hold some out for validation; "
+            "give more pairs, or validation pairs of their own by --valid FILE"
+        )
+    return held_out
+
+
+def _write_texts(cache: Path, split: str, pairs: Iterator[tuple[str, str]]) -> None:
+    write_corpus(cache / f"{split}-text.arrow", {"source": "text", "target": "text"}, pairs)
+
+
+def _text_pairs(corpus: Corpus, chosen: np.ndarray | None = None) -> Iterator[tuple[str, str]]:
+    for row in range(len(corpus)) if chosen is None else np.flatnonzero(chosen):
+        yield corpus.text("source", int(row)), corpus.text("target", int(row))

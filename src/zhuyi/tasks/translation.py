@@ -1,0 +1,309 @@
+"""Translation: the loss of sentence pairs, their scores, and text to text as every user of a model gets it."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zhuyi.data.batches import pad
+from zhuyi.data.normalization import contains_han, split_clauses, split_sentences
+from zhuyi.data.special_tokens import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from zhuyi.data.tokenizers import Tokenizer
+from zhuyi.decoding import (
+    Beam,
+    Greedy,
+    Hypothesis,
+    RepetitionGuard,
+    Request,
+    Rule,
+    Search,
+    Suppress,
+    is_translatable,
+    max_output_tokens,
+    repeats,
+    run,
+)
+from zhuyi.decoding.config import DecodeConfig
+from zhuyi.metrics.translation_scores import translation_scores
+from zhuyi.nn.loss import projected_cross_entropy
+from zhuyi.tasks.pair_data import (
+    Announce,
+    PairBatch,
+    PairBatches,
+    PairData,
+    PairDataConfig,
+    prepare_pair_data,
+)
+
+# Texts taken together: enough to fill batches of one length, few enough that memory stays small.
+WINDOW_TEXTS = 1024
+WINDOW_CHARACTERS = 200_000
+# No tokenizer needs to see more at once; a text without any mark to cut at is cut here.
+LONGEST_STRETCH = 1000
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One text's translation.
+
+    Args:   score: what the search ranked it by; of a text in several parts, their mean.
+            tokens: the target's pieces.
+            alternatives: the next best texts with their scores, best first.
+            flags: why a guard stepped in: `copied` (nothing to translate), `repetition`, `length`, `split`.
+    """
+
+    text: str
+    score: float = 0.0
+    tokens: tuple[str, ...] = ()
+    alternatives: tuple[tuple[str, float], ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+class TranslationTask:
+    """What training needs of translation: batches, loss, scores and samples."""
+
+    def __init__(self, config: PairDataConfig, decode: DecodeConfig, data: PairData, batch_tokens: int, seed: int) -> None:
+        self.config = config
+        self._decode = decode
+        self._data = data
+        self._batches = {
+            "train": PairBatches(data.train, batch_tokens, seed),
+            "valid": PairBatches(data.valid, batch_tokens, seed),
+        }
+
+    @classmethod
+    def prepare(
+        cls, config: PairDataConfig, decode: DecodeConfig, folder: Path, batch_tokens: int, seed: int, announce: Announce
+    ) -> "TranslationTask":
+        """Make or open the run's tokenizers and data."""
+        return cls(config, decode, prepare_pair_data(config, folder, seed, announce), batch_tokens, seed)
+
+    def derived_sizes(self) -> dict[str, dict[str, int]]:
+        """What of the configuration follows from the data, by section."""
+        lengths = sorted(self._data.train.lengths("source").tolist())
+        longest = lengths[int(0.999 * (len(lengths) - 1))]
+        return {
+            "model": {
+                "source_vocab_size": self._data.source_tokenizer.vocab_size,
+                "target_vocab_size": self._data.target_tokenizer.vocab_size,
+            },
+            "decode": {"longest_sentence": max(16, longest)},
+        }
+
+    def batches(self, split: str) -> PairBatches:
+        return self._batches[split]
+
+    def loss(self, model: nn.Module, batch: PairBatch, *, smoothing: float = 0.0) -> tuple[Tensor, Tensor, int]:
+        """The summed loss to minimise, the summed negative log-likelihood, and how many tokens they are of."""
+        states = model.decoder_states(batch.src, batch.tgt, batch.src_mask, batch.tgt_mask)  # type: ignore[operator]
+        real = states[batch.tgt_mask]  # (tokens, D)
+        weight = model.output_projection.weight  # type: ignore[union-attr]
+        loss, nll = projected_cross_entropy(real, weight, batch.expected[batch.tgt_mask], smoothing=smoothing)
+        return loss, nll, real.shape[0]
+
+    @torch.inference_mode()
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+        """`valid_loss`, and `bleu` and `chrf` of greedy translations of the validation pairs."""
+        batches, corpus = self._batches["valid"], self._data.valid
+        device = next(model.parameters()).device
+        total, count = 0.0, 0
+        for rows in batches.order(0, shuffle=False):
+            _, nll, tokens = self.loss(model, batches.load(rows).to(device))
+            total, count = total + float(nll), count + tokens
+        texts = [corpus.text("source_text", row) for row in range(len(corpus))]
+        references = [corpus.text("target_text", row) for row in range(len(corpus))]
+        found = [translation.text for translation in self._translate(model, texts)]
+        scores = translation_scores(found, references, self.config.target)
+        return {"valid_loss": total / count, "bleu": scores["bleu"], "chrf": scores["chrf"]}
+
+    @torch.inference_mode()
+    def samples(self, model: nn.Module, count: int = 2) -> list[tuple[str, str, str]]:
+        """Source, translation and reference of some validation pairs, the same each time."""
+        corpus = self._data.valid
+        rows = [len(corpus) * i // count for i in range(count)]
+        texts = [corpus.text("source_text", row) for row in rows]
+        return [
+            (text, translation.text, corpus.text("target_text", row))
+            for row, text, translation in zip(rows, texts, self._translate(model, texts), strict=True)
+        ]
+
+    def _translate(self, model: nn.Module, texts: list[str]) -> Iterator[Translation]:
+        greedy = DecodeConfig(beam=1, batch_rows=self._decode.batch_rows)
+        return translate_texts(model, self._data.source_tokenizer, self._data.target_tokenizer, texts, greedy)
+
+
+@torch.inference_mode()
+def translate_texts(
+    model: nn.Module,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    texts: Iterable[str],
+    decode: DecodeConfig,
+    *,
+    rule: Rule | None = None,
+    n_best: int = 1,
+    window_texts: int = WINDOW_TEXTS,
+) -> Iterator[Translation]:
+    """Translate any number of texts, in order; memory is bounded by a window of them.
+
+    A text with nothing to translate (empty, punctuation alone) comes back as it is; line breaks are kept; what is
+    longer than `decode.longest_sentence` tokens is cut into sentences, clauses or, at the last, stretches of tokens.
+
+    Args:   rule: the search's rule, where it is not the beam (or greedy) search of `decode`.
+            n_best: how many translations to find: the first and `n_best - 1` alternatives.
+    """
+    rule = rule or _rule(decode, n_best)
+    limit = min(decode.longest_sentence or model.max_len - 1, model.max_len - 1)  # type: ignore[type-var]
+    device = next(model.parameters()).device
+    search = Search(
+        lambda requests: _begin(model, requests, device),
+        model.step,  # type: ignore[arg-type]
+        rule,
+        eos_id=EOS_ID,
+        filters=(Suppress((PAD_ID, BOS_ID, UNK_ID)), RepetitionGuard(EOS_ID)),
+        stream=False,
+    )
+    for window in _windows(texts, window_texts):
+        plans = [_plan(text, source_tokenizer, limit) for text in window]
+        found = _translate_sentences(search, plans, model.max_len, decode.batch_rows)  # type: ignore[arg-type]
+        for plan in plans:
+            yield _assemble(plan, found, target_tokenizer, n_best)
+
+
+def _rule(decode: DecodeConfig, n_best: int) -> Rule:
+    if decode.beam == 1 and n_best == 1:
+        return Greedy()
+    size = max(decode.beam, n_best)
+    return Beam(size, length_rule=decode.length_rule, alpha=decode.alpha, stop=decode.stop, n_best=n_best)
+
+
+def _windows(texts: Iterable[str], window_texts: int) -> Iterator[list[str]]:
+    texts = iter(texts)
+    while window := list(islice(texts, 1)):
+        characters = len(window[0])
+        while len(window) < window_texts and characters < WINDOW_CHARACTERS and (more := list(islice(texts, 1))):
+            window += more
+            characters += len(more[0])
+        yield window
+
+
+# A plan is the text's parts in order: a string stands for itself, ids (with the end sign) are to be translated.
+Plan = list[str | tuple[int, ...]]
+
+
+def _plan(text: str, tokenizer: Tokenizer, limit: int) -> Plan:
+    """Cut a text into what is kept and what is translated."""
+    plan: Plan = []
+    for number, line in enumerate(text.split("\n")):
+        if number:
+            plan.append("\n")
+        if not is_translatable(line):
+            plan.append(line)
+            continue
+        for part in _parts(line, tokenizer, limit):
+            plan.append(part)
+    return plan
+
+
+def _parts(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | tuple[int, ...]]:
+    """The whole line if it is short enough; else sentences, packed as long as they fit together."""
+    if len(line) <= LONGEST_STRETCH:
+        ids = tokenizer.encode(line)
+        if len(ids) <= limit:
+            yield tuple(ids)
+            return
+    for stretch in _pack(split_sentences(line), tokenizer, limit):
+        if not is_translatable(stretch):
+            yield stretch.strip()
+            continue
+        for clause in _pack(split_clauses(stretch), tokenizer, limit):
+            if not is_translatable(clause):
+                yield clause.strip()
+                continue
+            for start in range(0, len(clause), LONGEST_STRETCH):
+                ids = tokenizer.encode(clause[start : start + LONGEST_STRETCH])[:-1]
+                for first in range(0, len(ids), limit - 1):
+                    yield (*ids[first : first + limit - 1], EOS_ID)
+
+
+def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[str]:
+    """Join neighbours as long as they fit together."""
+    packed, size = "", 0
+    for piece in pieces:
+        tokens = len(tokenizer.encode(piece)) if len(piece) <= LONGEST_STRETCH else limit
+        if packed and size + tokens > limit:
+            yield packed
+            packed, size = "", 0
+        packed, size = packed + piece, size + tokens
+    if packed:
+        yield packed
+
+
+def _translate_sentences(
+    search: Search, plans: Sequence[Plan], max_len: int, batch_rows: int
+) -> dict[tuple[int, ...], tuple[Hypothesis, ...]]:
+    """Each different sentence once, those of like length together."""
+    sentences = sorted({part for plan in plans for part in plan if isinstance(part, tuple)}, key=lambda s: (-len(s), s))
+    requests = [
+        Request(i, ids, max_output_tokens(len(ids), max_len), allowed_repeats=repeats(ids))
+        for i, ids in enumerate(sentences)
+    ]
+    events = run(search, requests, max_rows=max(batch_rows, search.width))
+    return {sentences[event.id]: event.hypotheses for event in events if event.hypotheses is not None}
+
+
+def _begin(model: Any, requests: Sequence[Request], device: torch.device) -> tuple[Any, Tensor]:
+    """Encode the requests' sources together; each target begins with the start sign."""
+    ids, mask = (torch.from_numpy(x).to(device) for x in pad([_array(request.inputs) for request in requests]))
+    prefix = torch.full((len(requests), 1), BOS_ID, device=device)
+    return model.start(model.encode(ids, None if bool(mask.all()) else mask), prefix), prefix[:, -1]
+
+
+def _array(ids: Sequence[int]) -> Any:
+    return torch.tensor(ids, dtype=torch.long).numpy()
+
+
+def _assemble(
+    plan: Plan, found: dict[tuple[int, ...], tuple[Hypothesis, ...]], tokenizer: Tokenizer, n_best: int
+) -> Translation:
+    """Put a text together again from its parts, once for each rank."""
+    translated = [found[part] for part in plan if isinstance(part, tuple)]
+    if not translated:
+        return Translation("".join(str(part) for part in plan), flags=("copied",))
+    best = [hypotheses[0] for hypotheses in translated]
+    flags = dict.fromkeys(flag for hypothesis in best for flag in hypothesis.flags)
+    ranked = []
+    for rank in range(n_best):
+        if any(rank < len(hypotheses) for hypotheses in translated):
+            chosen = {
+                part: found[part][min(rank, len(found[part]) - 1)] for part in plan if isinstance(part, tuple)
+            }
+            score = sum(hypothesis.score for hypothesis in chosen.values()) / len(chosen)
+            ranked.append((_join(plan, chosen, tokenizer), score))
+    return Translation(
+        text=ranked[0][0],
+        score=ranked[0][1],
+        tokens=tuple(tokenizer.labels[token] for hypothesis in best for token in hypothesis.tokens),
+        alternatives=tuple(ranked[1:]),
+        flags=tuple(flags) + (("split",) if len(translated) > 1 else ()),
+    )
+
+
+def _join(plan: Plan, chosen: dict[tuple[int, ...], Hypothesis], tokenizer: Tokenizer) -> str:
+    text = ""
+    for part in plan:
+        piece = part if isinstance(part, str) else tokenizer.decode(chosen[part].tokens)
+        needs_space = (
+            text and piece and not text[-1].isspace() and not piece[0].isspace() and not contains_han(text[-1] + piece[0])
+        )
+        text += " " + piece if needs_space and not _is_wide_mark(text[-1]) else piece
+    return text
+
+
+def _is_wide_mark(character: str) -> bool:
+    return character in "，。！？：；（）、…—”’》」』"

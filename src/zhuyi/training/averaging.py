@@ -1,0 +1,63 @@
+"""Which checkpoints are kept, and the average of their weights."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zhuyi.config import TrainConfig
+from zhuyi.run_folder import RunFolder, set_weights
+
+
+def best_first(evaluations: Sequence[Sequence[float]]) -> list[int]:
+    """The evaluated steps by score, the best first; of equal ones the earlier first."""
+    return [int(step) for step, _ in sorted(evaluations, key=lambda pair: (-pair[1], pair[0]))]
+
+
+def kept_steps(evaluations: Sequence[Sequence[float]], config: TrainConfig) -> set[int]:
+    """The steps whose weights the average or the best still needs: a function of the evaluations alone."""
+    return {*best_first(evaluations)[:1], *averaged_steps(evaluations, config)}
+
+
+def averaged_steps(evaluations: Sequence[Sequence[float]], config: TrainConfig) -> list[int]:
+    """The steps to average over."""
+    if config.average == "none":
+        return best_first(evaluations)[:1]
+    ordered = best_first(evaluations) if config.average == "best" else [int(step) for step, _ in reversed(evaluations)]
+    return ordered[: config.average_checkpoints]
+
+
+def average(weights: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each weight, summed in float64."""
+    return {
+        name: torch.stack([each[name].double() for each in weights]).mean(dim=0).to(first.dtype)
+        for name, first in weights[0].items()
+    }
+
+
+def publish_average(
+    folder: RunFolder,
+    model: nn.Module,
+    evaluations: Sequence[Sequence[float]],
+    config: TrainConfig,
+    evaluate: Callable[[], tuple[dict[str, Any], Any]],
+    monitored: Callable[[dict[str, Any]], float],
+) -> dict[str, Any]:
+    """Leave in the folder the better of the best evaluated weights and the average; returns its scores.
+
+    The model is left with the weights that were published.
+    """
+    best = best_first(evaluations)[0]
+    steps = averaged_steps(evaluations, config)
+    candidates = [folder.read_checkpoint_weights(best)]
+    if len(steps) > 1:
+        candidates.append(average([folder.read_checkpoint_weights(step) for step in steps]))
+    scored = []
+    for weights in candidates:
+        set_weights(model, weights, folder.path)
+        scored.append(evaluate()[0])
+    winner = max(range(len(candidates)), key=lambda i: (monitored(scored[i]), -i))
+    set_weights(model, candidates[winner], folder.path)
+    folder.write_weights(candidates[winner])
+    return scored[winner]

@@ -1,0 +1,372 @@
+"""The training loop, told in the order in which things happen."""
+
+import copy
+import dataclasses
+import math
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from zhuyi.config import RunConfig, TrainConfig, parse_config
+from zhuyi.errors import InputError
+from zhuyi.models import MODELS
+from zhuyi.run_folder import Checkpoint, RunFolder, named_weights, set_weights
+from zhuyi.tasks import TASKS
+from zhuyi.training.averaging import best_first, kept_steps, publish_average
+from zhuyi.training.optimizers import MasterAdam
+from zhuyi.training.precision import choose_precision
+from zhuyi.training.processes import Processes
+from zhuyi.training.run_log import RunLog
+from zhuyi.training.schedules import learning_rate
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+PLATEAU_DECAY = 0.5
+# Stopped by a signal: what shells expect of a program that a SIGINT ended.
+INTERRUPTED = 130
+
+
+@dataclass
+class Progress:
+    """Where training stands; with the weights and the optimizer, all that a resumed run needs.
+
+    Args:   epoch, batch: the next micro-batch to read.
+            micro_batches: a step takes so many, over all processes.
+            evaluations: [step, score] of each evaluation, the score such that more is better.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    micro_batches: int = 0
+    minutes: float = 0.0
+    plateau_factor: float = 1.0
+    nonfinite: int = 0
+    evaluations: list[list[float]] = field(default_factory=list)
+
+    @property
+    def since_best(self) -> int:
+        """Evaluations after the best one."""
+        scores = [score for _, score in self.evaluations]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: RunLog | None = None) -> dict[str, Any]:
+    """Train a run to its limits and leave the best or averaged weights in its folder.
+
+    Args:   resume: go on from the newest complete checkpoint, or start over where there is none.
+    Returns: the validation scores of the weights left in the folder, and `interrupted`: whether a signal ended it.
+    Raises: InputError: the folder holds a run and `resume` is not set, or the data or config is unusable.
+    """
+    processes = Processes()
+    log = log or RunLog(folder, quiet=not processes.is_first)
+    try:
+        return _Training(config, folder, resume, processes, log).run()
+    finally:
+        log.close()
+        processes.close()
+
+
+class _Training:
+    def __init__(self, config: RunConfig, folder: RunFolder, resume: bool, processes: Processes, log: RunLog) -> None:
+        if folder.config_path.exists() and not resume:
+            raise InputError(
+                f"{folder.path} holds a run already; go on with `zhuyi train --resume --out {folder.path}` "
+                "or choose another --out"
+            )
+        self.folder, self.processes, self.log = folder, processes, log
+        _set_machine(config.train)
+        self.task, self.config = self._prepare(config)
+        self.settings = self.config.train
+        self.model = build_model(self.config, processes.device)
+        dtype = DTYPES[self.settings.precision]
+        if dtype is torch.float64:
+            self.model.double()
+        # In bfloat16 the gradients are found on a copy; the weights themselves stay in float32.
+        self.compute = copy.deepcopy(self.model).bfloat16() if dtype is torch.bfloat16 else self.model
+        self.loss = processes.replicate(_Loss(self.task, self.compute, self.settings.label_smoothing))
+        self.optimizer = MasterAdam(self.model, self.compute, self.settings)
+        self.progress = Progress(micro_batches=self.settings.accumulation * processes.count)
+        self._load_checkpoint()
+        self.batches = self.task.batches("train")
+        self.interrupted = False
+
+    def run(self) -> dict[str, Any]:
+        self._try_largest_batch()
+        self.log.start(self.progress.step, self.settings, self.progress.minutes)
+        started = time.monotonic() - 60 * self.progress.minutes
+        with _SignalsNoted() as signals:
+            micro_batches = self._micro_batches()
+            while not (finished := self._limit_reached()) and not self.interrupted:
+                self._step(micro_batches)
+                self.progress.minutes = (time.monotonic() - started) / 60
+                self._agree(signals)
+                evaluate_now = self.progress.step % self.settings.eval_every_steps == 0 or self._limit_reached()
+                if evaluate_now and not self.interrupted:
+                    self._evaluate()
+                    self.progress.minutes = (time.monotonic() - started) / 60
+                if evaluate_now or self.interrupted or self.progress.step % self.settings.save_every_steps == 0:
+                    self._save()
+        if not finished:
+            self.log.say(f"Stopped at step {self.progress.step:,}; go on with: zhuyi train --resume --out {self.folder.path}")
+            return {"interrupted": True}
+        return {**self._finish(), "interrupted": False}
+
+    def _step(self, micro_batches: Iterator[np.ndarray]) -> None:
+        """One move of the weights, by the gradients of `micro_batches` batches over all processes."""
+        progress, processes = self.progress, self.processes
+        progress.step += 1
+        sums = torch.zeros(3, dtype=torch.float64)  # loss, negative log-likelihood, tokens
+        mine: list[np.ndarray] = []
+        for i in range(progress.micro_batches):
+            rows = next(micro_batches)
+            if i % processes.count != processes.rank:
+                continue
+            seed_step(self.settings.seed, progress.step, i)
+            batch = self.batches.load(rows).to(processes.device)
+            mine.append(rows)
+            last = i + processes.count >= progress.micro_batches
+            with processes.gradients_shared(self.loss, last):
+                loss, nll, count = self.loss(batch)
+                loss.backward()
+            sums += torch.tensor([float(loss.detach()), float(nll), count], dtype=torch.float64)
+        processes.sum(sums)
+        rate = learning_rate(self.settings, progress.step, self.config.model.d_model, progress.plateau_factor)
+        # The processes' gradients were averaged; the loss is a sum over all their tokens.
+        factor = processes.count / max(1.0, float(sums[2]))
+        norm = self.optimizer.step(rate, factor, self.settings.clip_norm)
+        if math.isfinite(norm) and math.isfinite(float(sums[0])):
+            progress.nonfinite = 0
+            self.log.step(progress.step, progress.epoch, float(sums[1] / sums[2]), rate, int(sums[2]))
+        else:
+            self._note_nonfinite(mine, float(sums[0] / sums[2]), norm)
+
+    def _micro_batches(self) -> Iterator[np.ndarray]:
+        """The endless stream of batches, epoch after epoch, from where `progress` stands."""
+        progress = self.progress
+        while True:
+            order = self.batches.order(progress.epoch)
+            while progress.batch < len(order):
+                rows = order[progress.batch]
+                progress.batch += 1
+                yield rows
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+
+    def _limit_reached(self) -> bool:
+        progress, settings = self.progress, self.settings
+        reached = [
+            settings.max_steps and progress.step >= settings.max_steps,
+            settings.max_epochs and progress.epoch >= settings.max_epochs,
+            settings.max_minutes and progress.minutes >= settings.max_minutes,
+            settings.patience and progress.since_best >= settings.patience,
+        ]
+        return any(reached)
+
+    def _agree(self, signals: "_SignalsNoted") -> None:
+        """All processes stop at the same step, on any one's signal and on the first one's clock."""
+        first = self.progress.minutes if self.processes.is_first else 0.0
+        shared = self.processes.sum(torch.tensor([float(signals.noted), first], dtype=torch.float64))
+        self.interrupted = bool(shared[0])
+        self.progress.minutes = float(shared[1])
+
+    def _evaluate(self) -> None:
+        progress = self.progress
+        score = torch.zeros(1, dtype=torch.float64)
+        if self.processes.is_first:
+            scores, samples = self._scores()
+            score += self._monitored(scores)
+            self.log.evaluation(progress.step, progress.minutes, scores, samples)
+        progress.evaluations.append([progress.step, float(self.processes.sum(score))])
+        if self.settings.schedule == "plateau" and progress.since_best:
+            progress.plateau_factor *= PLATEAU_DECAY
+
+    def _scores(self) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+        self.model.eval()
+        with self.log.evaluating():
+            scores, samples = self.task.evaluate(self.model), self.task.samples(self.model)
+        self.model.train()
+        return scores, samples
+
+    def _monitored(self, scores: dict[str, Any]) -> float:
+        return -scores["valid_loss"] if self.settings.monitor == "loss" else scores[self.settings.monitor]
+
+    def _save(self) -> None:
+        """A checkpoint, then the best weights so far for the user, then away with what nobody needs."""
+        if self.processes.is_first:
+            folder, progress = self.folder, self.progress
+            checkpoint = Checkpoint(
+                named_weights(self.model), self.optimizer.state(), dataclasses.asdict(progress)
+            )
+            folder.write_checkpoint(checkpoint)
+            if progress.evaluations and progress.evaluations[-1][0] == progress.step:
+                folder.write_weights(folder.read_checkpoint_weights(best_first(progress.evaluations)[0]))
+                self.log.draw_curves()
+            for step in set(folder.checkpoint_steps()) - kept_steps(progress.evaluations, self.settings):
+                if step < progress.step:
+                    folder.remove_checkpoint(step)
+        self.processes.wait()
+
+    def _finish(self) -> dict[str, Any]:
+        """Average, keep whichever is better, and score what is kept."""
+        scores: dict[str, Any] = {}
+        if self.processes.is_first:
+            scores = publish_average(
+                self.folder, self.model, self.progress.evaluations, self.settings, self._scores, self._monitored
+            )
+            self.log.finish(self.progress.step, scores)
+        self.processes.wait()
+        return scores
+
+    def _prepare(self, config: RunConfig) -> tuple[Any, RunConfig]:
+        """Tokenizers, data and the sizes that follow from them; written to the folder once they are known."""
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        make = TASKS[config.task].task.prepare
+        arguments = (config.data, config.decode, self.folder.path, config.train.batch_tokens, config.train.seed, self.log.say)
+        if not self.processes.is_first:
+            self.processes.wait()  # the first process makes the files, the others open them
+        task = make(*arguments)
+        if self.processes.is_first:
+            self.processes.wait()
+        if self.folder.config_path.exists():
+            return task, self.folder.read_config()
+        resolved = resolve(config, task.derived_sizes(), self.processes.device)
+        if self.processes.is_first:
+            self.folder.write_config(resolved)
+        self.processes.wait()
+        return task, resolved
+
+    def _load_checkpoint(self) -> None:
+        steps = self.folder.checkpoint_steps()
+        if not steps:
+            self.folder.cut_metrics(0)
+            self.optimizer.refresh_copy()
+            return
+        checkpoint = self.folder.read_checkpoint(steps[-1])
+        set_weights(self.model, checkpoint.weights, self.folder.checkpoints_path / str(steps[-1]))
+        self.optimizer.load(checkpoint.optimizer)
+        self.optimizer.refresh_copy()
+        self.progress = Progress(**checkpoint.progress)
+        if self.progress.micro_batches % self.processes.count:
+            raise InputError(
+                f"this run takes {self.progress.micro_batches} micro-batches a step, which {self.processes.count} "
+                "processes cannot share evenly; resume with another number of processes"
+            )
+        if self.processes.is_first:
+            self.folder.cut_metrics(self.progress.step)
+        self.log.say(f"Resuming after step {self.progress.step:,}.")
+
+    def _try_largest_batch(self) -> None:
+        """Forward and backward over the most expensive batch, so that memory runs out now or never."""
+        rows = self.batches.largest()
+        batch = self.batches.load(rows).to(self.processes.device)
+        try:
+            loss, _, _ = _Loss(self.task, self.compute, self.settings.label_smoothing)(batch)
+            loss.backward()
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+            if "memory" not in str(error).lower():
+                raise
+            raise InputError(
+                f"the largest batch ({len(rows)} pairs, {batch.num_tokens} target tokens) does not fit the memory; "
+                f"lower train.batch_tokens (now {self.settings.batch_tokens})"
+            ) from None
+        self.optimizer.zero_grad()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        self.log.say(
+            f"The largest batch, {len(rows)} rows and {batch.num_tokens:,} target tokens, fits: "
+            f"{peak:.1f} GiB of memory at its peak."
+        )
+
+    def _note_nonfinite(self, batches: list[np.ndarray], loss: float, norm: float) -> None:
+        """Save the lines of a step whose numbers are not finite; give up after several in a row."""
+        progress = self.progress
+        progress.nonfinite += 1
+        report = self.folder.path / "nonfinite" / f"step-{progress.step}-process-{self.processes.rank}.tsv"
+        report.parent.mkdir(exist_ok=True)
+        lines = [line for rows in batches for line in self.batches.lines(rows)]
+        report.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
+        self.log.warn(
+            f"step {progress.step}: loss {loss}, gradient norm {norm}; the step is skipped, its lines are in {report}"
+        )
+        if progress.nonfinite >= self.settings.max_nonfinite:
+            raise FloatingPointError(
+                f"{progress.nonfinite} steps in a row had a loss or gradient that is not finite; their lines are in "
+                f"{report.parent}. Try a lower train.learning_rate, more warmup_steps, or train.precision=float32, "
+                f"then go on with: zhuyi train --resume --out {self.folder.path}"
+            )
+
+
+class _Loss(nn.Module):
+    """The task's loss as a module, so that processes can share its gradients."""
+
+    def __init__(self, task: Any, model: nn.Module, smoothing: float) -> None:
+        super().__init__()
+        self.task, self.model, self.smoothing = task, model, smoothing
+
+    def forward(self, batch: Any) -> Any:
+        return self.task.loss(self.model, batch, smoothing=self.smoothing)
+
+
+class _SignalsNoted:
+    """SIGINT and SIGTERM are noted, and the step is finished; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.noted = False
+
+    def __enter__(self) -> "_SignalsNoted":
+        try:
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: its owner handles signals
+            self._before = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.noted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.noted = True
+
+
+def seed_step(seed: int, step: int, micro_batch: int) -> None:
+    """Randomness is derived, not stored: a micro-batch draws the same in whichever life or process it runs."""
+    state = np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def build_model(config: RunConfig, device: torch.device | str = "cpu") -> nn.Module:
+    """A model with first weights that depend on config and seed alone."""
+    torch.manual_seed(config.train.seed)
+    return MODELS[config.model.name].module(config.model).to(device)  # type: ignore[call-arg]
+
+
+def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch.device) -> RunConfig:
+    """The config with everything found that it left open: sizes that follow from the data, the precision.
+
+    Raises: InputError: a size was given that contradicts the data.
+    """
+    values = config.as_dict()
+    for section, sizes in derived.items():
+        for key, size in sizes.items():
+            given = values[section].get(key)
+            if given and section == "model" and given != size:
+                raise InputError(f"{section}.{key} = {given}, but the tokenizer has {size}; leave it out")
+            values[section][key] = given or size
+    if values["train"]["precision"] == "auto":
+        values["train"]["precision"] = choose_precision(device)
+    return parse_config(values, "config")
+
+
+def _set_machine(config: TrainConfig) -> None:
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)

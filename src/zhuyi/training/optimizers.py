@@ -1,0 +1,86 @@
+"""Adam over float32 master weights, and its state as plain named tensors."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from zhuyi.config import TrainConfig
+
+
+class MasterAdam:
+    """Adam on a model's float32 weights, whose gradients may be found in another precision on a copy of it.
+
+    Where both are one and the same module, this is plain Adam. Vectors (biases, normalisation) take no weight decay.
+
+    Source: Kingma and Ba 2015; decay as in Loshchilov and Hutter 2019; master weights: Micikevicius et al. 2018.
+    """
+
+    def __init__(self, model: nn.Module, compute: nn.Module, config: TrainConfig) -> None:
+        self._names = [name for name, _ in model.named_parameters()]
+        self._masters = [parameter for _, parameter in model.named_parameters()]
+        self._computed = [parameter for _, parameter in compute.named_parameters()]
+        self._is_copy = model is not compute
+        groups = [
+            {"params": [p for p in self._masters if p.dim() > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in self._masters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        self._adam = torch.optim.AdamW(
+            groups, lr=0.0, betas=config.betas, eps=config.epsilon, fused=self._masters[0].dtype != torch.float64
+        )
+        if self._is_copy:
+            for master in self._masters:
+                master.grad = torch.zeros_like(master)
+
+    def step(self, learning_rate: float, factor: float, clip_norm: float) -> float:
+        """Scale the gradients by `factor`, clip their norm, and move the weights; returns the norm before clipping.
+
+        A norm that is not finite moves nothing.
+        """
+        grads = self._gradients()
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) * factor
+        if norm == norm and norm != float("inf"):
+            torch._foreach_mul_(grads, factor * min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else factor)
+            for group in self._adam.param_groups:
+                group["lr"] = learning_rate
+            self._adam.step()
+            self.refresh_copy()
+        self.zero_grad()
+        return norm
+
+    def zero_grad(self) -> None:
+        for parameter in self._computed:
+            parameter.grad = None
+
+    def refresh_copy(self) -> None:
+        """Bring the copy's weights up to date with the masters."""
+        if self._is_copy:
+            with torch.no_grad():
+                torch._foreach_copy_(self._computed, self._masters)
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments and step counts under `<weight>.<entry>`."""
+        return {
+            f"{name}.{key}": value
+            for name, master in zip(self._names, self._masters, strict=True)
+            for key, value in self._adam.state[master].items()
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for name, master in zip(self._names, self._masters, strict=True):
+            self._adam.state[master] = {
+                key.removeprefix(f"{name}."): value.to(master.device) if value.dim() else value
+                for key, value in state.items()
+                if key.rpartition(".")[0] == name
+            }
+
+    def _gradients(self) -> list[Tensor]:
+        for parameter in self._computed:  # a weight that took no part in this step's loss
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        found = [parameter.grad for parameter in self._computed if parameter.grad is not None]
+        if not self._is_copy:
+            return found
+        masters = [master.grad for master in self._masters if master.grad is not None]
+        torch._foreach_copy_(masters, found)
+        return masters

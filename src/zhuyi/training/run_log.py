@@ -1,0 +1,165 @@
+"""What a training tells: a progress bar and lines for the person, `metrics.jsonl` and curves for the folder."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from zhuyi.config import TrainConfig
+from zhuyi.errors import InputError
+from zhuyi.run_folder import RunFolder
+
+SMOOTHING = 0.98  # of the shown loss and speed, a step
+
+
+class RunLog:
+    """All output of a training goes through here, to standard error and to the run folder."""
+
+    def __init__(self, folder: RunFolder, *, quiet: bool = False) -> None:
+        self._folder = folder
+        self._console = Console(stderr=True, quiet=quiet)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            disable=quiet,
+        )
+        self._row = self._bar.add_task("train", total=None, numbers="", left="", visible=False)
+        self._writer: Any = _tensorboard(folder) if not quiet else None
+        self._settings = TrainConfig(max_steps=1)
+        self._loss_sum, self._tokens, self._seconds = 0.0, 0, 0.0
+        self._shown_loss: float | None = None
+        self._speed: float | None = None
+        self._rate = 0.0
+        self._score = ""
+        self._minutes_before = 0.0
+        self._last = self._started = time.monotonic()
+
+    def start(self, step: int, settings: TrainConfig, minutes: float) -> None:
+        self._settings = settings
+        self._minutes_before = minutes
+        self._last = self._started = time.monotonic()
+        self._bar.update(self._row, visible=True)
+        self._bar.start()
+
+    def step(self, step: int, epoch: int, loss: float, rate: float, tokens: int) -> None:
+        """Note one step; `loss` is the mean negative log-likelihood of its `tokens`."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        self._loss_sum, self._tokens, self._seconds = (
+            self._loss_sum + loss * tokens,
+            self._tokens + tokens,
+            self._seconds + seconds,
+        )
+        self._shown_loss = _smooth(self._shown_loss, loss)
+        self._speed = _smooth(self._speed, tokens / max(seconds, 1e-9))
+        self._rate = rate
+        self._show(step, epoch)
+
+    def evaluation(
+        self, step: int, minutes: float, scores: dict[str, Any], samples: list[tuple[str, str, str]]
+    ) -> None:
+        """Note the scores since the last evaluation, and show what the model now writes."""
+        row = {
+            "step": step,
+            "minutes": round(minutes, 3),
+            "train_loss": self._loss_sum / max(1, self._tokens),
+            "learning_rate": self._rate,
+            "tokens_per_second": round(self._tokens / max(self._seconds, 1e-9), 1),
+            **scores,
+        }
+        self._folder.append_metrics(row)
+        self._loss_sum, self._tokens, self._seconds = 0.0, 0, 0.0
+        self._score = "  ".join(f"{key} {_short(value)}" for key, value in scores.items())
+        self.say(f"step {step:,}  {self._score}")
+        for source, found, reference in samples:
+            self.say(f"  {source}\n  → {found}\n  = {reference}")
+        if self._writer is not None:
+            for key, value in row.items():
+                self._writer.add_scalar(key, value, step)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Time spent here is no training time."""
+        yield
+        self._last = time.monotonic()
+
+    def finish(self, step: int, scores: dict[str, Any]) -> None:
+        self.draw_curves()
+        self.say("Final weights: " + "  ".join(f"{key} {_short(value)}" for key, value in scores.items()))
+
+    def draw_curves(self) -> None:
+        """Draw the folder's metrics, where the extra `plot` is installed."""
+        from zhuyi.visualize.curves import draw_curves
+
+        with contextlib.suppress(InputError):
+            draw_curves(self._folder.read_metrics(), self._folder.path / "curves.png")
+
+    def say(self, message: str) -> None:
+        self._console.print(escape(message), highlight=False)
+
+    def warn(self, message: str) -> None:
+        self._console.print(f"[yellow]warning:[/] {escape(message)}", highlight=False)
+
+    def close(self) -> None:
+        self._bar.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _show(self, step: int, epoch: int) -> None:
+        done = self._share_done(step, epoch)
+        spent = time.monotonic() - self._started
+        before = 60 * self._minutes_before
+        left = (before + spent) * (1 - done) / done if done > 0 else 0.0
+        numbers = f"loss {self._shown_loss:.3f}  rate {self._rate:.1e}  {self._speed:,.0f} tokens/s"
+        if self._score:
+            numbers += f"  {self._score}"
+        self._bar.update(
+            self._row,
+            total=1.0,
+            completed=done,
+            description=f"step {step:,} epoch {epoch + 1}",
+            numbers=numbers,
+            left=f"{_clock(left)} left" if done > 0 else "",
+        )
+
+    def _share_done(self, step: int, epoch: int) -> float:
+        """The largest share of a limit that has been used up."""
+        settings = self._settings
+        minutes = self._minutes_before + (time.monotonic() - self._started) / 60
+        shares = [
+            step / settings.max_steps if settings.max_steps else 0.0,
+            epoch / settings.max_epochs if settings.max_epochs else 0.0,
+            minutes / settings.max_minutes if settings.max_minutes else 0.0,
+        ]
+        return min(1.0, max(shares))
+
+
+def _tensorboard(folder: RunFolder) -> Any:
+    """A writer into the run folder, where the extra `log` is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder.path / "tensorboard"))
+
+
+def _smooth(before: float | None, now: float) -> float:
+    return now if before is None else SMOOTHING * before + (1 - SMOOTHING) * now
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

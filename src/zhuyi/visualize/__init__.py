@@ -1,0 +1,1 @@
+"""Pictures: attention maps, positions, training curves."""
