@@ -41,13 +41,12 @@ docs: .venv/installed
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	    echo "zhuyi needs Python 3.11 or newer; here is $$(python3 --version 2>&1)." \
-	         "Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	    echo "zhuyi needs Python 3.11 or newer and found none by the names $(strip $(PYTHON))" \
+	         "(python3 is $$(python3 --version 2>&1)). Install one, or name it: make PYTHON=/path/to/python3.12" >&2; \
+	    exit 1; \
 	fi; \
 	echo "making .venv with $$("$$found" --version)"; \
-	"$$found" -m venv .venv >/dev/null 2>&1 || { \
-	    rm -rf .venv; \
-	    echo "$$found cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	"$$found" -m venv .venv && \
 	"$$found" --version > $@
 
 # torch comes first: on a Linux machine without a GPU the default build would bring gigabytes of CUDA packages,
@@ -60,7 +59,7 @@ docs: .venv/installed
 	echo "installing torch $(torch)$$build"; \
 	$(venv)/pip install --quiet --no-deps $${ZHUYI_TORCH_INDEX:+-i "$$ZHUYI_TORCH_INDEX"} "torch==$(torch)$$build" \
 	    >.venv/torch.log 2>&1 || { \
-	    grep -i error .venv/torch.log | tail -n 2 >&2; \
+	    grep -i error .venv/torch.log | tail -n 1 >&2; \
 	    if [ "$$build" ]; then \
 	        echo "If your package index has no CPU build of torch, name one that has (PyTorch's installation page" \
 	             "gives its address, under Linux, Pip, CPU): make ZHUYI_TORCH_INDEX=ADDRESS. Or take the default" \
