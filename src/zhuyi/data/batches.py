@@ -8,23 +8,30 @@ from zhuyi.data.special_tokens import PAD_ID
 
 
 def order(
-    lengths: np.ndarray, *, batch_tokens: int, seed: int, epoch: int, shuffle: bool = True, multiple_of: int = 1
+    lengths: np.ndarray,
+    *,
+    batch_tokens: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    multiple_of: int = 1,
 ) -> list[np.ndarray]:
     """Return the rows of each batch of an epoch, every row once; a pure function of its arguments.
 
     Shape:  lengths (N,) or (N, sides) of integers; each batch (B,) int64.
+
     Args:
-        batch_tokens: B times the longest row of either side is at most this; a longer row is a batch by itself.
+        batch_tokens: B times the longest row of either side is at most this; a longer row is a batch alone.
         shuffle: False sorts by length, the shortest batch first.
         multiple_of: what B is a multiple of wherever there are rows and budget enough.
     """
-    sides = lengths.reshape(len(lengths), lengths.shape[1] if lengths.ndim > 1 else 1)
+    sides = _sides(lengths)
+    longest = sides.max(axis=1, initial=0).astype(np.int64)
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch]))) if shuffle else None
-    rows = _sorted_by_length(sides, rng)
-    longest = sides.max(axis=1, initial=0)[rows]
-    batches = [rows[start:end] for start, end in _cut(longest, batch_tokens, multiple_of)]
+    rows = _by_likeness(sides, longest, batch_tokens, rng)
+    batches = [rows[start:end] for start, end in _cut(longest[rows], batch_tokens, multiple_of)]
     if rng is None:
-        return batches
+        return sorted(batches, key=lambda batch: int(longest[batch].max()))
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -33,11 +40,12 @@ def largest(lengths: np.ndarray, batch_tokens: int) -> np.ndarray:
 
     Shape:  lengths (N,) or (N, sides) of integers; returns (B,) int64.
     """
-    sides = lengths.reshape(len(lengths), lengths.shape[1] if lengths.ndim > 1 else 1)
+    sides = _sides(lengths)
     longest = sides.max(axis=1, initial=0)
     rows = np.lexsort((sides.sum(axis=1), longest))[::-1]
     longest = longest[rows]
-    count = np.minimum(np.maximum(batch_tokens // np.maximum(longest, 1), 1), len(rows) - np.arange(len(rows)))
+    count = np.maximum(batch_tokens // np.maximum(longest, 1), 1)
+    count = np.minimum(count, len(rows) - np.arange(len(rows)))
     cost = count * longest
     # Of batches about as large, the one of the longest rows: attention's cost grows with their square.
     start = int(np.argmax(cost >= 0.9 * cost.max(initial=0)))
@@ -57,10 +65,27 @@ def pad(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return ids, mask
 
 
-def _sorted_by_length(sides: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-    """Sort by the last side's length, then the others'; rows of equal lengths stand in random order."""
-    ties = np.arange(len(sides)) if rng is None else rng.permutation(len(sides))
-    return np.lexsort((ties, *sides.T))
+def _sides(lengths: np.ndarray) -> np.ndarray:
+    return lengths if lengths.ndim == 2 else lengths[:, None]  # (N, sides)
+
+
+def _by_likeness(
+    sides: np.ndarray, longest: np.ndarray, batch_tokens: int, rng: np.random.Generator | None
+) -> np.ndarray:
+    """Order rows so that neighbours are alike on both sides; rows of equal lengths come in random order.
+
+    The longer side sorts the rows into strips of a few batches each, the difference of the sides sorts each
+    strip, up and down by turns. Strips begin at a random place, so that rows do not always meet the same ones.
+    """
+    shuffled = np.arange(len(sides)) if rng is None else rng.permutation(len(sides))
+    difference = (sides[:, 0].astype(np.int64) - sides[:, -1])[shuffled]
+    rows = np.lexsort((difference, longest[shuffled]))
+    filled = np.cumsum(longest[shuffled][rows]) / batch_tokens
+    # 0.3 of the root leaves the least padding on Tatoeba zh-en and Multi30k, of budgets from 1,024 to 16,384.
+    width = max(1, round(0.3 * float(filled[-1]) ** 0.5)) if len(rows) else 1
+    strip = (filled / width + (0.0 if rng is None else rng.random())).astype(np.int64)
+    up_and_down = np.where(strip % 2 == 1, -difference[rows], difference[rows])
+    return shuffled[rows[np.lexsort((up_and_down, strip))]]
 
 
 def _cut(longest: np.ndarray, batch_tokens: int, multiple_of: int) -> list[tuple[int, int]]:

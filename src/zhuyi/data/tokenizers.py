@@ -1,4 +1,4 @@
-"""Tokenizers trained inside the tool, over the library of that name: unigram, BPE, byte-level BPE, characters.
+"""Tokenizers trained inside the tool: unigram, BPE, byte-level BPE and characters.
 
 The same lines and the same config give the same file, byte for byte, in any process.
 """
@@ -58,9 +58,7 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         smallest = len(SPECIAL_TOKENS) + (BYTES if self.kind == "byte-bpe" else 1)
         if self.vocab_size < smallest:
-            raise InputError(
-                f"vocab_size is {self.vocab_size}; a {self.kind} tokenizer needs at least {smallest}"
-            )
+            raise InputError(f"vocab_size is {self.vocab_size}; a {self.kind} tokenizer needs at least {smallest}")
         if not 0.5 <= self.character_coverage <= 1:
             raise InputError(f"character_coverage is {self.character_coverage}; it must be between 0.5 and 1")
 
@@ -108,16 +106,14 @@ class Tokenizer:
             library = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
             empty = library.encode("").ids
         except Exception as error:  # the library raises no narrower class
-            message = (
-                f"{path} is no whole tokenizer file ({error}); train the tokenizer again, or copy it again"
-            )
+            message = f"{path} is no whole tokenizer file ({error}); train the tokenizer again, or copy it again"
             raise InputError(message) from error
         first = [library.id_to_token(i) for i in range(len(SPECIAL_TOKENS))]
         # Added tokens would be found inside of texts: there a user could write "</s>".
         if first != list(SPECIAL_TOKENS) or empty != [EOS_ID] or library.get_added_tokens_decoder():
             raise InputError(
-                f"{path} is a tokenizer of another form: its first pieces are {first}, and it makes {empty} of an "
-                f"empty text; expected {list(SPECIAL_TOKENS)} and {[EOS_ID]}: train one with zhuyi"
+                f"{path} is a tokenizer of another form: its first pieces are {first}, and it makes {empty} of "
+                f"an empty text; expected {list(SPECIAL_TOKENS)} and {[EOS_ID]}: train one with zhuyi"
             )
         return cls(library)
 
@@ -144,9 +140,7 @@ def train_tokenizer(
     for line in lines:
         counts.update(line)
     if not counts:
-        raise InputError(
-            "no text to train a tokenizer on: all lines are empty; check the file and its columns"
-        )
+        raise InputError("no text to train a tokenizer on: all lines are empty; check the file and its columns")
     alphabet = _alphabet(counts, config)
     cut = dict.fromkeys(map(ord, (counts.keys() | {CUT}) - set(alphabet)), CUT)
     lines = [line.translate(cut) for line in lines]
@@ -263,11 +257,13 @@ def _train_bpe(lines: list[str], steps: tokenizers.Tokenizer, config: TokenizerC
 
 
 def _train_unigram(lines: list[str], steps: tokenizers.Tokenizer, config: TokenizerConfig) -> Any:
-    stretches: Counter[str] = Counter()
+    uncut: Counter[str] = Counter()
     for line in lines:
-        for stretch, _ in steps.pre_tokenizer.pre_tokenize_str(line):
-            stretches.update(stretch.split(CUT))
-    del stretches[""]
+        uncut.update([stretch for stretch, _ in steps.pre_tokenizer.pre_tokenize_str(line)])
+    stretches: Counter[str] = Counter()
+    for stretch, count in uncut.items():
+        for part in filter(None, stretch.split(CUT)):
+            stretches[part] += count
     special = [(sign, 0.0) for sign in SPECIAL_TOKENS]
     pieces = train_unigram(stretches, config.vocab_size - len(special))
     return models.Unigram([*special, *pieces], unk_id=UNK_ID, byte_fallback=False)
