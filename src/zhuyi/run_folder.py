@@ -54,7 +54,9 @@ class RunFolder:
         try:
             values = json.loads(self.config_path.read_text(encoding="utf-8"))
         except OSError:
-            raise InputError(f"{self.path}: no config.json here; give the folder of a run, as `zhuyi train` makes it") from None
+            raise InputError(
+                f"{self.path}: no config.json here; give the folder of a run, as `zhuyi train` makes it"
+            ) from None
         except ValueError as error:
             raise InputError(f"{self.config_path}: not readable as JSON: {error}") from None
         return parse_config(values, str(self.config_path))
@@ -188,4 +190,5 @@ def find_run(name: str | Path) -> RunFolder:
 
 
 def shipped_models() -> list[str]:
+    """The names of the models inside the package."""
     return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))

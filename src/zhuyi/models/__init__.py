@@ -1,5 +1,6 @@
 """One file a paper. `MODELS` says which names a config may use."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ class Architecture:
     """A model's config class, its module (built from a config alone) and its published sizes."""
 
     config: type[Any]
-    module: type[nn.Module]
+    module: Callable[[Any], nn.Module]
     sizes: dict[str, Any]
 
 

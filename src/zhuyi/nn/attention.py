@@ -40,7 +40,7 @@ def attend(
             need_weights: also return the weights, as they were before dropout.
             causal: row t sees columns 0..t only (T = S); saves building a T x T mask.
     Raises: ValueError: mask is not boolean or does not broadcast, or causal with T != S.
-    Source: Vaswani et al. 2017, eq. 1. Departure: the weights' dropout stands in the authors' code, not in the paper.
+    Source: Vaswani et al. 2017, eq. 1. Departure: the weights' dropout is in the authors' code, not in the paper.
     """
     _check(q, k, mask, causal)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
@@ -56,7 +56,14 @@ def attend(
 
 
 def _attend_plain(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, scale: float, dropout: float, causal: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    scale: float,
+    dropout: float,
+    causal: bool,
 ) -> tuple[Tensor, Tensor]:
     logits = (q * scale) @ k.transpose(-2, -1)  # (..., T, S)
     if bias is not None:
@@ -71,7 +78,14 @@ def _attend_plain(
 
 
 def _attend_fused(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, scale: float, dropout: float, causal: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    scale: float,
+    dropout: float,
+    causal: bool,
 ) -> Tensor:
     if causal and (mask is not None or bias is not None):  # the kernel takes one or the other
         mask = causal_mask(q.shape[-2], q.device) if mask is None else mask & causal_mask(q.shape[-2], q.device)
@@ -123,7 +137,8 @@ class SelfAttention(nn.Module):
     W_Q, W_K and W_V of all heads are the rows of one matrix, `w_qkv`, so that the three projections are one product.
 
     Shape:  x (B, T, D), mask broadcastable to (B, H, T, T); returns (B, T, D).
-    Source: Vaswani et al. 2017, sections 3.2.2 and 3.2.3. Departure: the projections have biases, as in the authors' code.
+    Source: Vaswani et al. 2017, sections 3.2.2 and 3.2.3. Departure: the projections may have biases, as in most
+            later implementations.
     """
 
     def __init__(self, d_model: int, num_heads: int, head_dim: int, *, dropout: float = 0.0, bias: bool = True) -> None:

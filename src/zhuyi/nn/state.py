@@ -127,7 +127,9 @@ class DecoderState:
     def _one_memory_a_row(self) -> None:
         num_memories = self.memory[0][0].shape[0]
         self._gather_memory(
-            torch.arange(num_memories, device=self.positions.device).repeat_interleave(self.rows // max(1, num_memories))
+            torch.arange(num_memories, device=self.positions.device).repeat_interleave(
+                self.rows // max(1, num_memories)
+            )
         )
 
     def _join_memory(self, other: "DecoderState") -> None:

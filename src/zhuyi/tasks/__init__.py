@@ -1,4 +1,4 @@
-"""One file a task: what its data is, its batches, its loss and its scores. `TASKS` says which names a config may use."""
+"""One file a task: its data, batches, loss and scores. `TASKS` says which names a config may use."""
 
 from dataclasses import dataclass
 from typing import Any

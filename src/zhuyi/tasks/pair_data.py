@@ -63,9 +63,7 @@ class PairBatch:
         return int(self.tgt_mask.sum())
 
     def to(self, device: torch.device) -> "PairBatch":
-        return PairBatch(
-            *(x.to(device) for x in (self.src, self.src_mask, self.tgt, self.expected, self.tgt_mask))
-        )
+        return PairBatch(*(x.to(device) for x in (self.src, self.src_mask, self.tgt, self.expected, self.tgt_mask)))
 
 
 class PairBatches:
@@ -137,8 +135,8 @@ def prepare_pair_data(config: PairDataConfig, folder: Path, seed: int, announce:
                 max_len=config.max_len,
                 normalized=True,
             )
-            dropped = f"; {encoded.too_long:,} left out, longer than max_len = {config.max_len}" if encoded.too_long else ""
-            announce(f"{split}: {encoded.kept:,} pairs{dropped}")
+            left_out = f"; {encoded.too_long:,} longer than max_len = {config.max_len} left out"
+            announce(f"{split}: {encoded.kept:,} pairs{left_out if encoded.too_long else ''}")
             if not encoded.kept:
                 raise InputError(f"no {split} pair is at most {config.max_len} tokens long; raise data.max_len")
     return PairData(
@@ -158,8 +156,8 @@ def _tokenizers(config: PairDataConfig, folder: Path, texts: Corpus, announce: A
     joint = config.tokenizer.joint
     names = ["tokenizer.json"] if joint else ["tokenizer.source.json", "tokenizer.target.json"]
     if not all((folder / name).exists() for name in names):
-        sides = [(texts.text(side, row) for row in range(len(texts))) for side in ("source", "target")]
-        trained = train_tokenizers(*sides, config.tokenizer)
+        source, target = ((texts.text(side, row) for row in range(len(texts))) for side in ("source", "target"))
+        trained = train_tokenizers(source, target, config.tokenizer)
         for name, tokenizer in zip(names, trained, strict=False):
             tokenizer.save(folder / name)
         announce(
@@ -196,11 +194,11 @@ def _clean(config: PairDataConfig, cache: Path, seed: int, announce: Announce) -
 
 
 def _hold_out(corpus: Corpus, config: PairDataConfig, seed: int) -> np.ndarray:
-    keys = [
+    source, target = (
         np.fromiter((hash_key(corpus.text(side, row)) for row in range(len(corpus))), np.uint64, len(corpus))
         for side in ("source", "target")
-    ]
-    held_out = split_off(*keys, config.valid_size, seed)
+    )
+    held_out = split_off(source, target, config.valid_size, seed)
     if not held_out.any() or held_out.all():
         raise InputError(
             f"{len(corpus):,} pairs are too few, or share too many sentences, to hold some out for validation; "

@@ -1,12 +1,14 @@
 """Translation: the loss of sentence pairs, their scores, and text to text as every user of a model gets it."""
 
-import time
+import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ from zhuyi.decoding import (
 )
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.metrics.translation_scores import translation_scores
+from zhuyi.nn.embeddings import OutputProjection
 from zhuyi.nn.loss import projected_cross_entropy
 from zhuyi.tasks.pair_data import (
     Announce,
@@ -63,11 +66,47 @@ class Translation:
     alternatives: tuple[tuple[str, float], ...] = ()
     flags: tuple[str, ...] = ()
 
+    def as_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(
+            {
+                "text": self.text,
+                "score": round(self.score, 5),
+                "tokens": self.tokens,
+                "alternatives": [{"text": text, "score": round(score, 5)} for text, score in self.alternatives],
+                "flags": self.flags,
+            },
+            ensure_ascii=False,
+        )
+
+
+class TextToTextModel(Protocol):
+    """What translation asks of a model: the contracts of an encoder-decoder and of a decoder."""
+
+    output_projection: OutputProjection
+
+    @property
+    def max_len(self) -> int: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def decoder_states(
+        self, src: Tensor, tgt: Tensor, src_mask: Tensor | None = None, tgt_mask: Tensor | None = None
+    ) -> Tensor: ...
+
+    def encode(self, src: Tensor, src_mask: Tensor | None = None) -> Any: ...
+
+    def start(self, memory: Any, prefix: Tensor, prefix_mask: Tensor | None = None) -> Any: ...
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
 
 class TranslationTask:
     """What training needs of translation: batches, loss, scores and samples."""
 
-    def __init__(self, config: PairDataConfig, decode: DecodeConfig, data: PairData, batch_tokens: int, seed: int) -> None:
+    def __init__(
+        self, config: PairDataConfig, decode: DecodeConfig, data: PairData, batch_tokens: int, seed: int
+    ) -> None:
         self.config = config
         self._decode = decode
         self._data = data
@@ -78,7 +117,13 @@ class TranslationTask:
 
     @classmethod
     def prepare(
-        cls, config: PairDataConfig, decode: DecodeConfig, folder: Path, batch_tokens: int, seed: int, announce: Announce
+        cls,
+        config: PairDataConfig,
+        decode: DecodeConfig,
+        folder: Path,
+        batch_tokens: int,
+        seed: int,
+        announce: Announce,
     ) -> "TranslationTask":
         """Make or open the run's tokenizers and data."""
         return cls(config, decode, prepare_pair_data(config, folder, seed, announce), batch_tokens, seed)
@@ -98,16 +143,16 @@ class TranslationTask:
     def batches(self, split: str) -> PairBatches:
         return self._batches[split]
 
-    def loss(self, model: nn.Module, batch: PairBatch, *, smoothing: float = 0.0) -> tuple[Tensor, Tensor, int]:
+    def loss(self, model: TextToTextModel, batch: PairBatch, *, smoothing: float = 0.0) -> tuple[Tensor, Tensor, int]:
         """The summed loss to minimise, the summed negative log-likelihood, and how many tokens they are of."""
-        states = model.decoder_states(batch.src, batch.tgt, batch.src_mask, batch.tgt_mask)  # type: ignore[operator]
+        states = model.decoder_states(batch.src, batch.tgt, batch.src_mask, batch.tgt_mask)
         real = states[batch.tgt_mask]  # (tokens, D)
-        weight = model.output_projection.weight  # type: ignore[union-attr]
+        weight = model.output_projection.weight
         loss, nll = projected_cross_entropy(real, weight, batch.expected[batch.tgt_mask], smoothing=smoothing)
         return loss, nll, real.shape[0]
 
     @torch.inference_mode()
-    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+    def evaluate(self, model: TextToTextModel) -> dict[str, Any]:
         """`valid_loss`, and `bleu` and `chrf` of greedy translations of the validation pairs."""
         batches, corpus = self._batches["valid"], self._data.valid
         device = next(model.parameters()).device
@@ -122,7 +167,7 @@ class TranslationTask:
         return {"valid_loss": total / count, "bleu": scores["bleu"], "chrf": scores["chrf"]}
 
     @torch.inference_mode()
-    def samples(self, model: nn.Module, count: int = 2) -> list[tuple[str, str, str]]:
+    def samples(self, model: TextToTextModel, count: int = 2) -> list[tuple[str, str, str]]:
         """Source, translation and reference of some validation pairs, the same each time."""
         corpus = self._data.valid
         rows = [len(corpus) * i // count for i in range(count)]
@@ -132,14 +177,14 @@ class TranslationTask:
             for row, text, translation in zip(rows, texts, self._translate(model, texts), strict=True)
         ]
 
-    def _translate(self, model: nn.Module, texts: list[str]) -> Iterator[Translation]:
+    def _translate(self, model: TextToTextModel, texts: list[str]) -> Iterator[Translation]:
         greedy = DecodeConfig(beam=1, batch_rows=self._decode.batch_rows)
         return translate_texts(model, self._data.source_tokenizer, self._data.target_tokenizer, texts, greedy)
 
 
 @torch.inference_mode()
 def translate_texts(
-    model: nn.Module,
+    model: TextToTextModel,
     source_tokenizer: Tokenizer,
     target_tokenizer: Tokenizer,
     texts: Iterable[str],
@@ -147,6 +192,7 @@ def translate_texts(
     *,
     rule: Rule | None = None,
     n_best: int = 1,
+    seed: int = 1,
     window_texts: int = WINDOW_TEXTS,
 ) -> Iterator[Translation]:
     """Translate any number of texts, in order; memory is bounded by a window of them.
@@ -156,13 +202,14 @@ def translate_texts(
 
     Args:   rule: the search's rule, where it is not the beam (or greedy) search of `decode`.
             n_best: how many translations to find: the first and `n_best - 1` alternatives.
+            seed: what sampling draws from, together with each sentence.
     """
     rule = rule or _rule(decode, n_best)
-    limit = min(decode.longest_sentence or model.max_len - 1, model.max_len - 1)  # type: ignore[type-var]
+    limit = min(decode.longest_sentence or model.max_len - 1, model.max_len - 1)
     device = next(model.parameters()).device
     search = Search(
         lambda requests: _begin(model, requests, device),
-        model.step,  # type: ignore[arg-type]
+        model.step,
         rule,
         eos_id=EOS_ID,
         filters=(Suppress((PAD_ID, BOS_ID, UNK_ID)), RepetitionGuard(EOS_ID)),
@@ -170,7 +217,7 @@ def translate_texts(
     )
     for window in _windows(texts, window_texts):
         plans = [_plan(text, source_tokenizer, limit) for text in window]
-        found = _translate_sentences(search, plans, model.max_len, decode.batch_rows)  # type: ignore[arg-type]
+        found = _translate_sentences(search, plans, model.max_len, decode.batch_rows, seed)
         for plan in plans:
             yield _assemble(plan, found, target_tokenizer, n_best)
 
@@ -245,27 +292,28 @@ def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[s
 
 
 def _translate_sentences(
-    search: Search, plans: Sequence[Plan], max_len: int, batch_rows: int
+    search: Search, plans: Sequence[Plan], max_len: int, batch_rows: int, seed: int
 ) -> dict[tuple[int, ...], tuple[Hypothesis, ...]]:
     """Each different sentence once, those of like length together."""
     sentences = sorted({part for plan in plans for part in plan if isinstance(part, tuple)}, key=lambda s: (-len(s), s))
     requests = [
-        Request(i, ids, max_output_tokens(len(ids), max_len), allowed_repeats=repeats(ids))
+        Request(i, ids, max_output_tokens(len(ids), max_len), seed=_seed(seed, ids), allowed_repeats=repeats(ids))
         for i, ids in enumerate(sentences)
     ]
     events = run(search, requests, max_rows=max(batch_rows, search.width))
     return {sentences[event.id]: event.hypotheses for event in events if event.hypotheses is not None}
 
 
-def _begin(model: Any, requests: Sequence[Request], device: torch.device) -> tuple[Any, Tensor]:
+def _seed(seed: int, ids: tuple[int, ...]) -> int:
+    """What a sentence draws from: its own words, never its place among others."""
+    return zlib.crc32(repr((seed, ids)).encode())
+
+
+def _begin(model: TextToTextModel, requests: Sequence[Request], device: torch.device) -> tuple[Any, Tensor]:
     """Encode the requests' sources together; each target begins with the start sign."""
-    ids, mask = (torch.from_numpy(x).to(device) for x in pad([_array(request.inputs) for request in requests]))
+    ids, mask = (torch.from_numpy(x).to(device) for x in pad([np.array(request.inputs) for request in requests]))
     prefix = torch.full((len(requests), 1), BOS_ID, device=device)
     return model.start(model.encode(ids, None if bool(mask.all()) else mask), prefix), prefix[:, -1]
-
-
-def _array(ids: Sequence[int]) -> Any:
-    return torch.tensor(ids, dtype=torch.long).numpy()
 
 
 def _assemble(
@@ -280,9 +328,7 @@ def _assemble(
     ranked = []
     for rank in range(n_best):
         if any(rank < len(hypotheses) for hypotheses in translated):
-            chosen = {
-                part: found[part][min(rank, len(found[part]) - 1)] for part in plan if isinstance(part, tuple)
-            }
+            chosen = {part: found[part][min(rank, len(found[part]) - 1)] for part in plan if isinstance(part, tuple)}
             score = sum(hypothesis.score for hypothesis in chosen.values()) / len(chosen)
             ranked.append((_join(plan, chosen, tokenizer), score))
     return Translation(
@@ -299,9 +345,12 @@ def _join(plan: Plan, chosen: dict[tuple[int, ...], Hypothesis], tokenizer: Toke
     for part in plan:
         piece = part if isinstance(part, str) else tokenizer.decode(chosen[part].tokens)
         needs_space = (
-            text and piece and not text[-1].isspace() and not piece[0].isspace() and not contains_han(text[-1] + piece[0])
+            text
+            and piece
+            and not (text[-1].isspace() or piece[0].isspace())
+            and not (contains_han(text[-1] + piece[0]) or _is_wide_mark(text[-1]))
         )
-        text += " " + piece if needs_space and not _is_wide_mark(text[-1]) else piece
+        text += " " + piece if needs_space else piece
     return text
 
 

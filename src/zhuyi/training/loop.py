@@ -17,12 +17,12 @@ from torch import nn
 
 from zhuyi.config import RunConfig, TrainConfig, parse_config
 from zhuyi.errors import InputError
+from zhuyi.machine import choose_precision
 from zhuyi.models import MODELS
 from zhuyi.run_folder import Checkpoint, RunFolder, named_weights, set_weights
 from zhuyi.tasks import TASKS
 from zhuyi.training.averaging import best_first, kept_steps, publish_average
 from zhuyi.training.optimizers import MasterAdam
-from zhuyi.training.precision import choose_precision
 from zhuyi.training.processes import Processes
 from zhuyi.training.run_log import RunLog
 from zhuyi.training.schedules import learning_rate
@@ -115,7 +115,9 @@ class _Training:
                 if evaluate_now or self.interrupted or self.progress.step % self.settings.save_every_steps == 0:
                     self._save()
         if not finished:
-            self.log.say(f"Stopped at step {self.progress.step:,}; go on with: zhuyi train --resume --out {self.folder.path}")
+            self.log.say(
+                f"Stopped at step {self.progress.step:,}; go on with: zhuyi train --resume --out {self.folder.path}"
+            )
             return {"interrupted": True}
         return {**self._finish(), "interrupted": False}
 
@@ -201,9 +203,7 @@ class _Training:
         """A checkpoint, then the best weights so far for the user, then away with what nobody needs."""
         if self.processes.is_first:
             folder, progress = self.folder, self.progress
-            checkpoint = Checkpoint(
-                named_weights(self.model), self.optimizer.state(), dataclasses.asdict(progress)
-            )
+            checkpoint = Checkpoint(named_weights(self.model), self.optimizer.state(), dataclasses.asdict(progress))
             folder.write_checkpoint(checkpoint)
             if progress.evaluations and progress.evaluations[-1][0] == progress.step:
                 folder.write_weights(folder.read_checkpoint_weights(best_first(progress.evaluations)[0]))
@@ -228,7 +228,15 @@ class _Training:
         """Tokenizers, data and the sizes that follow from them; written to the folder once they are known."""
         self.folder.path.mkdir(parents=True, exist_ok=True)
         make = TASKS[config.task].task.prepare
-        arguments = (config.data, config.decode, self.folder.path, config.train.batch_tokens, config.train.seed, self.log.say)
+        settings = config.train
+        arguments = (
+            config.data,
+            config.decode,
+            self.folder.path,
+            settings.batch_tokens,
+            settings.seed,
+            self.log.say,
+        )
         if not self.processes.is_first:
             self.processes.wait()  # the first process makes the files, the others open them
         task = make(*arguments)
@@ -345,7 +353,7 @@ def seed_step(seed: int, step: int, micro_batch: int) -> None:
 def build_model(config: RunConfig, device: torch.device | str = "cpu") -> nn.Module:
     """A model with first weights that depend on config and seed alone."""
     torch.manual_seed(config.train.seed)
-    return MODELS[config.model.name].module(config.model).to(device)  # type: ignore[call-arg]
+    return MODELS[config.model.name].module(config.model).to(device)
 
 
 def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch.device) -> RunConfig:

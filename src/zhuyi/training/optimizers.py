@@ -56,7 +56,7 @@ class MasterAdam:
         """Bring the copy's weights up to date with the masters."""
         if self._is_copy:
             with torch.no_grad():
-                torch._foreach_copy_(self._computed, self._masters)
+                torch._foreach_copy_(list[Tensor](self._computed), list[Tensor](self._masters))
 
     def state(self) -> dict[str, Tensor]:
         """The moments and step counts under `<weight>.<entry>`."""

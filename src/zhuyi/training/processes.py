@@ -33,7 +33,7 @@ class Processes:
         return nn.parallel.DistributedDataParallel(module)
 
     def gradients_shared(self, module: nn.Module, share: bool) -> AbstractContextManager[None]:
-        """Whether the backward passes inside average their gradients over the processes; only a step's last needs to."""
+        """Whether backward passes inside average their gradients over the processes; a step's last one must."""
         if isinstance(module, nn.parallel.DistributedDataParallel) and not share:
             return cast(AbstractContextManager[None], module.no_sync())
         return nullcontext()

@@ -9,9 +9,9 @@ def learning_rate(config: TrainConfig, step: int, d_model: int, plateau_factor: 
     """The rate of the step with this number, the first being 1.
 
     Args:   plateau_factor: what the `plateau` schedule has come down to.
-    Source: `noam`: Vaswani et al. 2017, eq. 3, times `learning_rate`. The others rise linearly for `warmup_steps` to
-            `learning_rate`; `inverse-sqrt` then falls as warmup_steps^0.5 / step^0.5, `cosine` along half a cosine and
-            `linear` along a line to zero at `max_steps`, `plateau` by halves whenever the validation score stands still.
+    Source: `noam`: Vaswani et al. 2017, eq. 3, times `learning_rate`. The others rise linearly for `warmup_steps`
+            to `learning_rate`; `inverse-sqrt` then falls as warmup_steps^0.5 / step^0.5, `cosine` along half a cosine
+            and `linear` along a line to zero at `max_steps`, `plateau` by halves whenever the score stands still.
     """
     warmup = max(1, config.warmup_steps)
     if config.schedule == "noam":

@@ -1,0 +1,255 @@
+"""The command `zhuyi`: each sub-command parses its options, loads what it needs and calls one function.
+
+Results go to standard output, everything else to standard error; heavy imports happen inside the commands.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zhuyi import __version__
+from zhuyi.errors import InputError
+
+app = typer.Typer(
+    name="zhuyi",
+    help="zhuyi (注意): train Transformers on your own data, look inside them, put them to work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Run = Annotated[str, typer.Argument(help="A run's folder, or the name of a shipped model (see `zhuyi info`).")]
+Beam = Annotated[int | None, typer.Option(help="Hypotheses held; 1 is greedy. The run's own where not given.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Columns = Annotated[str, typer.Option(help="Which columns of a TSV are source and target.")]
+Precision = Annotated[str | None, typer.Option(help="float32 (the default) or bfloat16.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command; `main` looks for --debug itself."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="A TOML recipe; without one, --task and --train.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/<recipe> where not given.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, in place of the recipe's.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    task: Annotated[str, typer.Option(help="The task, where there is no recipe.")] = "translation",
+    source: Annotated[str, typer.Option(help="The source's language code, such as zh.")] = "",
+    target: Annotated[str, typer.Option(help="The target's language code, such as en.")] = "",
+    train_files: Annotated[
+        list[str] | None, typer.Option("--train", help="Pairs: .tsv, .jsonl or SOURCE_FILE,TARGET_FILE; .gz of each.")
+    ] = None,
+    valid: Annotated[
+        list[str] | None, typer.Option(help="Validation pairs; held out of --train where not given.")
+    ] = None,
+    test: Annotated[list[str] | None, typer.Option(help="Test pairs, for `zhuyi evaluate`.")] = None,
+    columns: Columns = "1,2",
+    seed: Annotated[int | None, typer.Option(help="In place of the recipe's train.seed.")] = None,
+) -> None:
+    """Train a model by a recipe, or on your own pairs without one."""
+    from zhuyi.run_folder import RunFolder
+    from zhuyi.training import start
+
+    files = {"train": train_files or [], "valid": valid or [], "test": test or []}
+    folder = RunFolder(out or Path("runs") / (recipe.stem if recipe else "translation"))
+    changes = [*(set_ or []), *([f"train.seed={seed}"] if seed is not None else [])]
+    config = start.choose_config(
+        recipe, folder, resume, changes, task, (source, target), files, _columns(columns), typer_echo_error
+    )
+    scores = start.train(config, folder, resume=resume)
+    if scores.pop("interrupted"):
+        raise typer.Exit(130)
+    typer.echo(json.dumps({"run": str(folder.path), **scores}))
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    pairs: Annotated[list[str] | None, typer.Option(help="Pairs to score on; the run's test pairs otherwise.")] = None,
+    columns: Columns = "1,2",
+    beam: Beam = None,
+    alpha: Annotated[float | None, typer.Option(help="Of the length rule.")] = None,
+    precision: Precision = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the translations here, one a line.")] = None,
+    json_: Json = False,
+) -> None:
+    """Score a run: BLEU with its signature, chrF, speed."""
+    from zhuyi.evaluation import evaluate_pairs
+    from zhuyi.predict import load
+
+    scores = evaluate_pairs(
+        load(run, precision), pairs, _columns(columns) if pairs else None, beam, alpha, output, typer_echo_error
+    )
+    if json_:
+        typer.echo(json.dumps(scores, ensure_ascii=False))
+    else:
+        for key, value in scores.items():
+            typer.echo(f"{key:18} {value}")
+
+
+@app.command()
+def translate(
+    run: Run,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; standard input otherwise.")
+    ] = None,
+    input_: Annotated[Path | None, typer.Option("--input", help="A file of texts, one a line, .gz or not.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the translations go, one a line.")] = None,
+    beam: Beam = None,
+    n_best: Annotated[int, typer.Option(min=1, help="Translations of each text.")] = 1,
+    alpha: Annotated[float | None, typer.Option(help="Of the length rule.")] = None,
+    precision: Precision = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line: text, score, tokens, flags.")] = False,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw at random instead of searching.")] = False,
+    temperature: Annotated[float, typer.Option(help="With --sample.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="With --sample: among the K likeliest; 0 is all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="With --sample: among the likeliest that make up P.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="With --sample.")] = 1,
+) -> None:
+    """Translate texts, a file or a pipe: as many lines come out as go in, in order."""
+    from zhuyi.predict import load
+    from zhuyi.streams import translate_stream
+
+    rule = None
+    if sample:
+        from zhuyi.decoding import Sampling
+
+        rule = _valid(lambda: Sampling(temperature=temperature, top_k=top_k, top_p=top_p, samples=n_best))
+    translator = load(run, precision)
+    translate_stream(
+        translator,
+        texts=texts or None,
+        input_path=input_,
+        output_path=output,
+        as_json=jsonl,
+        options={"beam": beam, "n_best": n_best, "alpha": alpha, "rule": rule, "seed": seed},
+    )
+
+
+@app.command()
+def score(
+    run: Run,
+    pairs: Annotated[str, typer.Option(help="Pairs: .tsv, .jsonl or SOURCE_FILE,TARGET_FILE, - for standard input.")],
+    columns: Columns = "1,2",
+    precision: Precision = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")] = False,
+) -> None:
+    """How likely the model finds each given translation: log-probability and perplexity, a line a pair."""
+    from zhuyi.evaluation import score_lines
+    from zhuyi.predict import load
+
+    for line in score_lines(load(run, precision), pairs, _columns(columns), jsonl, typer_echo_error):
+        typer.echo(line)
+
+
+@app.command()
+def attention(
+    run: Run,
+    text: Annotated[str | None, typer.Argument(help="The text to look into.")] = None,
+    out: Annotated[Path, typer.Option(help="map.png, or map.html: one page that opens offline.")] = Path("map.png"),
+    target: Annotated[str | None, typer.Option(help="A translation of yours; the model's own otherwise.")] = None,
+    place: Annotated[str, typer.Option(help="cross, encoder or decoder.")] = "cross",
+    layer: Annotated[int | None, typer.Option(help="From 1; the last where not given.")] = None,
+    head: Annotated[int | None, typer.Option(help="From 1; all of them and their mean where not given.")] = None,
+    positions: Annotated[bool, typer.Option("--positions", help="Draw the positional encoding instead.")] = False,
+) -> None:
+    """Draw where every word looks."""
+    from zhuyi.predict import load
+    from zhuyi.visualize import draw
+
+    draw(load(run), text, out, target=target, place=place, layer=layer, head=head, positions=positions)
+    typer.echo(str(out))
+
+
+@app.command()
+def info(
+    run: Annotated[str | None, typer.Argument(help="A run or shipped model; all shipped ones otherwise.")] = None,
+) -> None:
+    """Print a run's card, or list the shipped models."""
+    from zhuyi.run_card import describe_run, list_models
+
+    typer.echo(describe_run(run) if run else list_models())
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """Print what this machine supports and what would be chosen on it."""
+    from zhuyi.machine import describe
+
+    facts = describe()
+    if json_:
+        typer.echo(json.dumps(facts))
+    else:
+        for key, value in facts.items():
+            typer.echo(f"{key.replace('_', ' '):22} {', '.join(value) or 'none' if isinstance(value, list) else value}")
+
+
+def typer_echo_error(message: str) -> None:
+    """Say something to the person, not to the pipe."""
+    typer.echo(message, err=True)
+
+
+def _columns(text: str) -> tuple[int, int]:
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--columns {text}: expected two column numbers from 1, such as 2,1")
+    return int(parts[0]), int(parts[1])
+
+
+def _valid(make: Any) -> Any:
+    try:
+        return make()
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def main() -> None:
+    """Run a command; a wrong input is one line and exit status 2, anything else that fails one line and 1."""
+    for stream in (sys.stdout, sys.stderr):  # UTF-8, whatever the locale
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        status = app(standalone_mode=False)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        status = _report(error)
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    """One line about an error, and the exit status."""
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # wrong usage, found by the parser
+        typer_echo_error(f"error: {error.format_message()} (see `zhuyi --help`)")
+        return int(error.exit_code)
+    if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, InputError):
+        typer_echo_error(f"error: {error}")
+        return 2
+    typer_echo_error(f"error: {type(error).__name__}: {error} (run `zhuyi --debug ...` for where)")
+    return 1

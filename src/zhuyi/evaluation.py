@@ -1,0 +1,92 @@
+"""A run's scores on pairs of text, and the likelihood of given translations."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from zhuyi.atomic import replacing
+from zhuyi.data.pairs import CleaningReport, Pair, read_pairs
+from zhuyi.errors import InputError
+from zhuyi.metrics.translation_scores import translation_scores
+from zhuyi.predict import Translator
+
+SCORED_TOGETHER = 256
+
+
+def evaluate_pairs(
+    translator: Translator,
+    pairs: Sequence[str] | None,
+    columns: tuple[int, int] | None,
+    beam: int | None,
+    alpha: float | None,
+    output: Path | None,
+    warn: Callable[[str], None],
+) -> dict[str, Any]:
+    """Translate the sources and score the result against the targets, both as they stand in the files.
+
+    Args:   pairs: files of pairs; the run's own test set where None.
+            columns: of those files; the run's own where None.
+            output: where the translations are written too, one a line.
+    Raises: InputError: there is no test set, or no pair in it.
+    """
+    data = translator.config.data
+    files = list(pairs or data.test)
+    if not files:
+        raise InputError("the run has no test pairs of its own; give some by --pairs FILE")
+    report = CleaningReport()
+    kept = [pair for file in files for pair in read_pairs(file, columns=columns or data.columns, report=report)]
+    if report.dropped:
+        warn(report.summary())
+    if not kept:
+        raise InputError(f"{', '.join(files)}: no pair to score")
+    started = time.perf_counter()
+    found = [each for each in translator.stream((pair.source for pair in kept), beam=beam, alpha=alpha)]
+    seconds = time.perf_counter() - started
+    if output:
+        with replacing(output) as path:
+            path.write_text("".join(each.text + "\n" for each in found), encoding="utf-8", newline="\n")
+    return {
+        **translation_scores([each.text for each in found], [pair.target for pair in kept], data.target),
+        "sentences": len(kept),
+        "beam": translator.decode_config(beam=beam).beam,
+        "tokens_per_second": round(sum(len(each.tokens) + 1 for each in found) / seconds, 1),
+    }
+
+
+def score_lines(
+    translator: Translator, pairs: str, columns: tuple[int, int], as_json: bool, warn: Callable[[str], None]
+) -> Iterator[str]:
+    """A line for each line of pairs: log-probability and perplexity, or nothing where the line holds no pair."""
+    report = CleaningReport()
+    stream = read_pairs(pairs, columns=columns, report=report)
+    written = 0
+    while group := list(islice(stream, SCORED_TOGETHER)):
+        for pair, line in zip(group, _score_group(translator, group, as_json, warn), strict=True):
+            for _ in range(pair.origin[1] - written - 1):  # lines that held no pair
+                yield ""
+            yield line
+            written = pair.origin[1]
+    for _ in range(report.total - written):
+        yield ""
+    if report.dropped:
+        warn(report.summary())
+
+
+def _score_group(
+    translator: Translator, group: Sequence[Pair], as_json: bool, warn: Callable[[str], None]
+) -> Iterator[str]:
+    fitting = [pair for pair in group if translator.reaches(pair.source, pair.target)]
+    scores = iter(translator.score([(pair.source, pair.target) for pair in fitting]))
+    for pair in group:
+        if pair not in fitting:
+            file, line = pair.origin
+            warn(f"{file}:{line}: longer than the model's {translator.model.max_len} tokens; not scored")
+            yield ""
+            continue
+        score = next(scores)
+        log_prob, perplexity = round(score.log_prob, 5), round(score.perplexity, 5)
+        values = {"log_prob": log_prob, "perplexity": perplexity, "tokens": score.tokens}
+        yield json.dumps(values) if as_json else f"{log_prob:.5f}\t{perplexity:.5f}"

@@ -1,0 +1,60 @@
+"""What this machine is: cores, memory, instructions, accelerators. Facts alone, never a timing."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def num_cores() -> int:
+    """The cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_gib() -> float:
+    """The memory there is in all (of the container, where it is limited), whatever of it is free now."""
+    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8 * 2**30
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, float(text))
+    return total / 2**30
+
+
+def has_bfloat16_instructions() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX; on Arm, BF16)."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        if platform.machine().lower() in ("x86_64", "amd64")
+        else True
+    )
+
+
+def choose_precision(device: torch.device) -> str:
+    """`bfloat16` where the hardware multiplies faster in it than in float32, else `float32`."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if has_bfloat16_instructions() else "float32"
+
+
+def describe() -> dict[str, Any]:
+    """What `zhuyi doctor` says of the machine."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    device = torch.device("cuda" if gpus else "cpu")
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "processor": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16_instructions": has_bfloat16_instructions(),
+        "cores": num_cores(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(memory_gib(), 1),
+        "gpus": gpus,
+        "device": str(device),
+        "training_precision": choose_precision(device),
+        "translation_precision": "float32",
+    }

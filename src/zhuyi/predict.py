@@ -1,0 +1,212 @@
+"""Load a run and use it: text in, text out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from zhuyi.config import RunConfig
+from zhuyi.data.batches import pad
+from zhuyi.data.special_tokens import BOS_ID
+from zhuyi.data.tokenizers import Tokenizer
+from zhuyi.decoding import Rule
+from zhuyi.decoding.config import DecodeConfig
+from zhuyi.errors import InputError
+from zhuyi.models import MODELS
+from zhuyi.nn.maps import Maps
+from zhuyi.run_folder import RunFolder, find_run, set_weights
+from zhuyi.tasks.pair_data import load_tokenizers
+from zhuyi.tasks.translation import Translation, translate_texts
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """How likely a model finds a target, given its source: by teacher forcing.
+
+    Args:   log_prob: in nats, summed over the target's tokens and the end sign.
+            perplexity: exp(-log_prob / tokens).
+    """
+
+    log_prob: float
+    tokens: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class TextMaps:
+    """A text, a translation of it, and where every head looked in one forward pass over both.
+
+    Shape: maps: each (H, T, S) by its place's name; rows of `decoder.*` are the decoder's inputs, which begin with the
+           start sign, and row t is what writes target_tokens[t].
+    """
+
+    source_tokens: tuple[str, ...]
+    target_tokens: tuple[str, ...]
+    maps: dict[str, torch.Tensor]
+
+
+class Translator:
+    """A translation run in memory: `model` is the module, `config` what it was made from."""
+
+    def __init__(self, model: nn.Module, config: RunConfig, tokenizers: tuple[Tokenizer, Tokenizer]) -> None:
+        self.model: Any = model
+        self.config = config
+        self.source_tokenizer, self.target_tokenizer = tokenizers
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The source's tokenizer."""
+        return self.source_tokenizer
+
+    def translate(
+        self,
+        texts: Iterable[str],
+        *,
+        beam: int | None = None,
+        n_best: int = 1,
+        alpha: float | None = None,
+        rule: Rule | None = None,
+        seed: int = 1,
+    ) -> list[Translation]:
+        """Translate texts; as many come back, in the same order.
+
+        Args:   beam: hypotheses held; the run's own where not given, 1 is greedy.
+                n_best: how many translations each, the others as `alternatives`.
+                alpha: of the length rule; more prefers longer texts.
+                rule: another search rule, `zhuyi.decoding.Sampling(temperature=0.8)` say.
+                seed: what sampling draws from.
+        """
+        if isinstance(texts, str):
+            raise InputError("translate takes a list of texts; for one text write translate([text])")
+        return list(self.stream(texts, beam=beam, n_best=n_best, alpha=alpha, rule=rule, seed=seed))
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        *,
+        beam: int | None = None,
+        n_best: int = 1,
+        alpha: float | None = None,
+        rule: Rule | None = None,
+        seed: int = 1,
+    ) -> Iterator[Translation]:
+        """As `translate`, one after the other, in memory bounded by a window of texts."""
+        decode = self.decode_config(beam=beam, alpha=alpha)
+        return translate_texts(
+            self.model,
+            self.source_tokenizer,
+            self.target_tokenizer,
+            texts,
+            decode,
+            rule=rule,
+            n_best=n_best,
+            seed=seed,
+        )
+
+    def decode_config(self, *, beam: int | None = None, alpha: float | None = None) -> DecodeConfig:
+        """The run's search options, with those given here in their place."""
+        decode = self.config.decode
+        try:
+            return replace(
+                decode,
+                beam=decode.beam if beam is None else beam,
+                alpha=decode.alpha if alpha is None else alpha,
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    def reaches(self, source: str, target: str) -> bool:
+        """Whether both texts are within the model's positions."""
+        sides = self.source_tokenizer.encode(source), self.target_tokenizer.encode(target)
+        return max(map(len, sides)) <= self.model.max_len
+
+    @torch.inference_mode()
+    def score(self, pairs: Sequence[tuple[str, str]], *, batch_rows: int = 64) -> list[PairScore]:
+        """The model's probability of each given target.
+
+        Raises: InputError: a side is longer than the model's positions.
+        """
+        scores: list[PairScore] = []
+        for start in range(0, len(pairs), batch_rows):
+            scores += self._score_batch(pairs[start : start + batch_rows], start)
+        return scores
+
+    def _score_batch(self, pairs: Sequence[tuple[str, str]], start: int) -> list[PairScore]:
+        for i, pair in enumerate(pairs):
+            if not self.reaches(*pair):
+                raise InputError(
+                    f"pair {start + i + 1} is longer than the {self.model.max_len} tokens of the model; shorten it"
+                )
+        sources = [self.source_tokenizer.encode(source) for source, _ in pairs]
+        targets = [self.target_tokenizer.encode(target) for _, target in pairs]
+        (src, src_mask), (expected, tgt_mask) = self._padded(sources), self._padded(targets)
+        tgt = torch.cat([torch.full_like(expected[:, :1], BOS_ID), expected[:, :-1]], dim=1)
+        log_probs = self.model(src, tgt, src_mask, tgt_mask).float().log_softmax(dim=-1)  # (B, T, V)
+        of_target = log_probs.gather(2, expected[:, :, None])[:, :, 0] * tgt_mask
+        sums, counts = of_target.double().sum(dim=1), tgt_mask.sum(dim=1)
+        return [
+            PairScore(float(total), int(count), float(torch.exp(-total / count)))
+            for total, count in zip(sums, counts, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def attention(self, source: str, target: str | None = None, *, beam: int | None = None) -> TextMaps:
+        """Where every head looks, over a text and its translation (found here where `target` is not given).
+
+        Raises: InputError: the text is empty, or longer than the model's positions.
+        """
+        if target is None:
+            target = self.translate([source], beam=beam)[0].text
+        sides = self.source_tokenizer.encode(source), self.target_tokenizer.encode(target)
+        if min(map(len, sides)) < 2:
+            raise InputError("there is nothing to attend to: the text or its translation is empty")
+        if not self.reaches(source, target):
+            raise InputError(f"the text is longer than the {self.model.max_len} tokens of the model; shorten it")
+        maps = Maps()
+        src, tgt = (self._padded([ids])[0] for ids in (sides[0], [BOS_ID, *sides[1][:-1]]))
+        self.model.decoder_states(src, tgt, maps=maps)
+        return TextMaps(
+            tuple(self.source_tokenizer.tokens(source)),
+            tuple(self.target_tokenizer.tokens(target)),
+            {name: weights[0].float().cpu() for name, weights in maps.weights.items()},
+        )
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, mask = pad([np.array(row) for row in rows])
+        device = next(self.model.parameters()).device
+        return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def load(name: str | Path, precision: str | None = None, device: str | None = None) -> Translator:
+    """Load a run's folder, or a shipped model by its name.
+
+    Args:   precision: `float32` (the default) or `bfloat16`.
+            device: `cpu`, `cuda`, ...; a GPU where there is one.
+    Raises: InputError: no such run, no weights in it yet, files that are broken or do not belong together.
+    """
+    folder = find_run(name)
+    config = folder.read_config()
+    if precision is not None and precision not in _DTYPES:
+        raise InputError(f"precision is {precision}; choose float32 or bfloat16")
+    tokenizers = load_tokenizers(config.data, folder.path)
+    _check_fit(config, tokenizers, folder)
+    model = MODELS[config.model.name].module(config.model)
+    set_weights(model, folder.read_weights(), folder.weights_path)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Translator(model.to(target, _DTYPES[precision or "float32"]).eval(), config, tokenizers)
+
+
+def _check_fit(config: RunConfig, tokenizers: tuple[Tokenizer, Tokenizer], folder: RunFolder) -> None:
+    sizes = {"source": config.model.source_vocab_size, "target": config.model.target_vocab_size}
+    for (side, wanted), tokenizer in zip(sizes.items(), tokenizers, strict=True):
+        if tokenizer.vocab_size != wanted:
+            raise InputError(
+                f"{folder.path}: the {side} tokenizer has {tokenizer.vocab_size:,} pieces but the model "
+                f"{wanted:,}; put back the tokenizer that the run was trained with"
+            )

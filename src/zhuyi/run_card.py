@@ -1,0 +1,36 @@
+"""What a run is, in words: its card, or what its config and metrics tell."""
+
+from zhuyi.run_folder import RunFolder, find_run, shipped_models
+
+
+def describe_run(name: str) -> str:
+    """The run's card; for a run without one, its task, sizes and last scores."""
+    folder = find_run(name)
+    if folder.card_path.exists():
+        return folder.card_path.read_text(encoding="utf-8").rstrip()
+    return "\n".join(f"{key:12} {value}" for key, value in _facts(folder).items())
+
+
+def list_models() -> str:
+    """The shipped models, a line each with the first line of their cards."""
+    lines = []
+    for name in shipped_models():
+        title = (find_run(name).card_path.read_text(encoding="utf-8").splitlines() or [""])[0].lstrip("# ")
+        lines.append(f"{name:8} {title}")
+    return "\n".join(lines) or "no model is shipped with this installation"
+
+
+def _facts(folder: RunFolder) -> dict[str, str]:
+    config = folder.read_config()
+    facts = {
+        "run": str(folder.path),
+        "task": config.task,
+        "model": ", ".join(f"{key} {value}" for key, value in config.as_dict()["model"].items()),
+        "data": f"{config.data.source} to {config.data.target}: {', '.join(config.data.train)}",
+    }
+    if folder.weights_path.exists():
+        parameters = sum(weight.numel() for weight in folder.read_weights().values())
+        facts["parameters"] = f"{parameters:,}"
+    if metrics := folder.read_metrics():
+        facts["last scores"] = ", ".join(f"{key} {value}" for key, value in metrics[-1].items())
+    return facts

@@ -1,0 +1,135 @@
+"""A recipe for somebody's own sentence pairs, from their counts and the machine's: the same facts, the same recipe."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs
+from zhuyi.machine import memory_gib, num_cores
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model, up to how many pairs it suits, and how it is trained.
+
+    The smallest models are regularised most: dropout is what keeps them from learning their few pairs by heart.
+    """
+
+    up_to_pairs: float
+    d_model: int
+    num_heads: int
+    layers: tuple[int, int]
+    vocab_size: int
+    dropout: float
+    batch_tokens: int
+    learning_rate: float
+    warmup_steps: int
+    pairs_seen: int
+
+
+SIZES = (
+    Size(3_000, 128, 4, (2, 2), 2_000, 0.3, 1_024, 2e-3, 400, 150_000),
+    Size(20_000, 192, 4, (3, 3), 4_000, 0.3, 1_536, 1.5e-3, 800, 600_000),
+    Size(100_000, 256, 4, (4, 3), 8_000, 0.25, 2_048, 1.2e-3, 1_500, 2_000_000),
+    Size(1_000_000, 384, 6, (6, 3), 16_000, 0.15, 4_096, 1e-3, 3_000, 10_000_000),
+    Size(float("inf"), 512, 8, (6, 6), 32_000, 0.1, 8_192, 7e-4, 4_000, 40_000_000),
+)
+# Without a GPU, a model of the largest size would take weeks: the next smaller one then, unless there are many cores.
+CORES_FOR_LARGEST = 32
+
+
+def automatic_recipe(
+    source: str, target: str, train: Sequence[str], columns: tuple[int, int], extra: dict[str, Sequence[str]]
+) -> tuple[dict[str, Any], list[str]]:
+    """The recipe as plain values, and why each choice was made.
+
+    Args:   extra: the `valid` and `test` files, where given.
+    Raises: InputError: a file is missing or holds no usable pair.
+    """
+    report = CleaningReport()
+    pairs = characters = 0
+    for pair in clean_pairs(train, CleaningRules(), columns=columns, report=report):
+        pairs += 1
+        characters += len(pair.source) + len(pair.target)
+    size, why_size = _choose_size(pairs)
+    vocab_size = min(size.vocab_size, max(200, characters // 40))
+    # A processor's memory bounds the batch, some 2 MiB for each padded token and 512 of width at training.
+    batch_tokens = min(size.batch_tokens, int(memory_gib() * 2**30 / 4 / (4096 * size.d_model)))
+    batch_tokens = max(512, batch_tokens)
+    epochs = max(8, min(80, size.pairs_seen // pairs))
+    steps_an_epoch = max(1, round(pairs * (characters / pairs / 2 / 2.5 + 2) / batch_tokens))
+    evaluate = max(50, min(2000, steps_an_epoch * epochs // 20))
+    values = {
+        "task": "translation",
+        "model": {
+            "name": "transformer",
+            "d_model": size.d_model,
+            "num_heads": size.num_heads,
+            "d_ff": 4 * size.d_model,
+            "num_encoder_layers": size.layers[0],
+            "num_decoder_layers": size.layers[1],
+            "dropout": size.dropout,
+            "max_len": 256,
+        },
+        "data": {
+            "source": source,
+            "target": target,
+            "train": list(train),
+            **{split: list(files) for split, files in extra.items() if files},
+            "columns": list(columns),
+            "valid_size": max(20, min(1000, pairs // 20)),
+            "max_len": 128,
+            "tokenizer": {"kind": "unigram", "vocab_size": vocab_size},
+        },
+        "train": {
+            "max_epochs": epochs,
+            "batch_tokens": batch_tokens,
+            "learning_rate": size.learning_rate,
+            "schedule": "inverse-sqrt",
+            "warmup_steps": size.warmup_steps,
+            "eval_every_steps": evaluate,
+            "save_every_steps": evaluate,
+            "patience": 8,
+            "average": "last",
+            "average_checkpoints": 5,
+        },
+    }
+    return values, [
+        report.summary(),
+        why_size,
+        f"vocabulary {vocab_size:,}: at most {size.vocab_size:,} at this size, and a piece for 40 characters of text",
+        f"batches of {batch_tokens:,} tokens: few pairs want small ones; {memory_gib():.0f} GiB of memory bear them",
+        f"at most {epochs} epochs, about {size.pairs_seen:,} pairs seen; fewer if 8 evaluations bring no better BLEU",
+    ]
+
+
+def _choose_size(pairs: int) -> tuple[Size, str]:
+    allowed = SIZES if torch.cuda.is_available() or num_cores() >= CORES_FOR_LARGEST else SIZES[:-1]
+    size = next((size for size in allowed if pairs <= size.up_to_pairs), allowed[-1])
+    where = "a GPU" if torch.cuda.is_available() else f"{num_cores()} cores, no GPU"
+    return size, (
+        f"{size.layers[0]} + {size.layers[1]} layers of width {size.d_model}, dropout {size.dropout}: "
+        f"for {pairs:,} pairs on {where}"
+    )
+
+
+def as_toml(values: dict[str, Any]) -> str:
+    """Nested plain values as TOML text."""
+    return "\n".join(_table(values, ())) + "\n"
+
+
+def _table(values: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+    lines = [f"\n[{'.'.join(path)}]"] if path else []
+    lines += [f"{key} = {_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += _table(value, (*path, key))
+    return lines
+
+
+def _value(value: Any) -> str:
+    # JSON's strings, numbers, lists and booleans are TOML's too, but for a float without a point.
+    return json.dumps(value, ensure_ascii=False)

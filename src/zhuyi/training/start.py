@@ -1,0 +1,72 @@
+"""From what the command line was given to a config, and from a config to a training."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from zhuyi.atomic import replacing
+from zhuyi.config import RunConfig, read_recipe
+from zhuyi.errors import InputError
+from zhuyi.run_folder import RunFolder
+from zhuyi.training.automatic import as_toml, automatic_recipe
+from zhuyi.training.loop import train
+
+__all__ = ["choose_config", "train"]
+
+SPLITS = ("train", "valid", "test")
+
+
+def choose_config(
+    recipe: Path | None,
+    folder: RunFolder,
+    resume: bool,
+    changes: Sequence[str],
+    task: str,
+    languages: tuple[str, str],
+    files: dict[str, list[str]],
+    columns: tuple[int, int],
+    say: Callable[[str], None],
+) -> RunConfig:
+    """The run's own config when resuming, else the recipe's with its changes, else one made for the data.
+
+    Args:   languages: source and target, each empty where not given.
+            files: by split; a given `train` alone drops the recipe's other two.
+    Raises: InputError: as the name of each wrong input says.
+    """
+    if resume and folder.config_path.exists():
+        if changes:
+            raise InputError("--resume goes on by the run's own config; leave --set and --seed out")
+        return folder.read_config()
+    if folder.config_path.exists():
+        raise InputError(
+            f"{folder.path} holds a run already; go on with `zhuyi train --resume --out {folder.path}` "
+            "or choose another --out"
+        )
+    given = [f"data.{key}={value!r}" for key, value in zip(("source", "target"), languages, strict=True) if value]
+    if recipe is not None:
+        return read_recipe(recipe, [*_data_changes(files, columns), *given, *changes])
+    if task != "translation":
+        raise InputError(f"--task {task}: without a recipe only translation can be trained")
+    if not files["train"]:
+        raise InputError("nothing to train on: give a RECIPE.toml, or --train pairs.tsv with --source and --target")
+    if not all(languages):
+        raise InputError("give the languages too: --source zh --target en, say")
+    values, reasons = automatic_recipe(*languages, files["train"], columns, {k: files[k] for k in ("valid", "test")})
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with replacing(folder.path / "recipe.toml") as path:
+        path.write_text(as_toml(values), encoding="utf-8")
+    say("\n".join([*reasons, f"The recipe is in {folder.path / 'recipe.toml'}."]))
+    return read_recipe(folder.path / "recipe.toml", changes)
+
+
+def _data_changes(files: dict[str, list[str]], columns: tuple[int, int]) -> list[str]:
+    """Files given on the command line, as changes of the recipe."""
+    changes = [f"data.{split}={_toml_list(files[split])}" for split in SPLITS if files[split]]
+    if files["train"]:
+        changes += [f"data.{split}=[]" for split in SPLITS[1:] if not files[split]]
+        changes += [f"data.columns=[{columns[0]}, {columns[1]}]"]
+    return changes
+
+
+def _toml_list(values: Sequence[Any]) -> str:
+    return "[" + ", ".join(f"'''{value}'''" for value in values) + "]"
