@@ -20,13 +20,13 @@ LAYERS = (
     {"tasks"},
     {"config"},
     {"run_folder"},
-    {"predict"},
-    {"visualize", "interop"},
+    {"predict", "run_card"},
+    {"visualize", "interop", "evaluation", "streams"},
     {"training"},
     {"serving"},
     {"cli"},
 )
-FREE = {"zhuyi", "zhuyi.errors", "zhuyi.atomic", "zhuyi.data.special_tokens"}
+FREE = {"zhuyi", "zhuyi.errors", "zhuyi.atomic", "zhuyi.machine", "zhuyi.data.special_tokens"}
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 
 
@@ -58,7 +58,7 @@ def violations(code: str, module: str, is_package: bool = False) -> list[str]:
         own, other = part_of(module), part_of(imported)
         if imported.split(".")[0] != "zhuyi" or imported in FREE or other == own or other not in RANK:
             continue
-        if module in FREE or RANK[other] >= RANK[own]:
+        if module in FREE or (own in RANK and RANK[other] >= RANK[own]):
             found.append(f"{module}, line {line}: imports {imported}")
     return found
 
@@ -68,9 +68,7 @@ def test_imports_go_one_way() -> None:
         violation
         for path in sorted(SOURCE.rglob("*.py"))
         if module_name(path) != "zhuyi"
-        for violation in violations(
-            path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py"
-        )
+        for violation in violations(path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py")
     ]
     assert not found, "\n".join(found)
 

@@ -48,9 +48,7 @@ def test_pins_satisfy_the_lower_bounds() -> None:
         name, _, bound = requirement.partition(">=")
         if bound:
             pin = pins[distribution_name(name)]
-            assert [int(n) for n in re.findall(r"\d+", pin)] >= [int(n) for n in bound.split(".")], (
-                requirement
-            )
+            assert [int(n) for n in re.findall(r"\d+", pin)] >= [int(n) for n in bound.split(".")], requirement
 
 
 def test_the_extra_all_names_every_other_but_dev_peers_and_ray() -> None:

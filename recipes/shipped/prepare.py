@@ -252,12 +252,8 @@ def print_counts(pairs: list[Pair]) -> None:
 def main() -> None:
     """Read the four sources, drop what is held out, write one file, print what it holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--tatoeba", type=Path, required=True, help="folder with train, valid and test.tsv.gz"
-    )
-    parser.add_argument(
-        "--python-docs", type=Path, required=True, help="TSV of English, Chinese, file; gzipped"
-    )
+    parser.add_argument("--tatoeba", type=Path, required=True, help="folder with train, valid and test.tsv.gz")
+    parser.add_argument("--python-docs", type=Path, required=True, help="TSV of English, Chinese, file; gzipped")
     parser.add_argument("--out", type=Path, required=True, help="folder to write train.tsv.gz into")
     arguments = parser.parse_args()
 
