@@ -186,9 +186,9 @@ def test_the_length_ratio_counts_a_chinese_character_as_three_letters_and_spares
 
 
 def test_duplicates_are_of_the_normalised_pair_and_over_all_sources(write):
-    first, second = write("p.tsv", "你好,\tA\n你好，\tA\na\tb\n"), write("q.tsv", "a \tb\nb\ta\n")
-    assert clean(first, second)[0] == [("你好，", "A"), ("a", "b"), ("b", "a")]
-    assert len(clean(first, second, deduplicate=False)[0]) == 5
+    first, second = write("p.tsv", "你好,\tA\n你好，\tA\na\tb\n"), write("q.tsv", "a \tb\nb\ta\nb\tc\n")
+    assert clean(first, second)[0] == [("你好，", "A"), ("a", "b"), ("b", "a"), ("b", "c")]
+    assert len(clean(first, second, deduplicate=False)[0]) == 6
 
 
 def test_traditional_characters_on_request(write):

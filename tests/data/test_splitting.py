@@ -116,7 +116,8 @@ def test_case_punctuation_and_spaces_do_not_count(text, same):
 
 
 @pytest.mark.parametrize(
-    ("text", "other"), [("1+1", "1-1"), ("???", "!"), ("कि", "की"), ("😀", "😢"), ("a", "b")]
+    ("text", "other"),
+    [("1+1", "1-1"), ("好+1", "好-1"), ("???", "!"), ("कि", "की"), ("😀", "😢"), ("a", "b")],
 )
 def test_what_carries_meaning_counts(text, other):
     assert comparison_key(text) != comparison_key(other)

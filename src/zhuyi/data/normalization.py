@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator
 
 from zhuyi.errors import InputError
 
-_HAN = (
-    "\u2e80-\u2fdf\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U00020000-\U000323af"
-)
+_HAN = "\u2e80-\u2fdf\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 # The voicing marks U+3099 and U+309A compose with what stands before them: were a space removed before one,
 # a second pass would compose it and the normal form would not be stable.
 _KANA = "\u3041-\u3096\u309d-\u309f\u30a1-\u30ff\u31f0-\u31ff\u3100-\u312f\u31a0-\u31bf"
@@ -234,8 +231,7 @@ _CLOSERS = "\"'”’」』）)】》〉\\]"
 # Each alternative starts where its run of characters starts and never gives any back (`++`): a line of a
 # hundred thousand dots is read once, not once from every dot.
 _SENTENCE_END = re.compile(
-    f"(?<![.。！？!?…])(?P<marks>[.。！？!?…]++)(?P<closers>[{_CLOSERS}]*+)(?P<space>\\s*+)"
-    "|(?<!\\s)[^\\S\n]*+\n\\s*+"
+    f"(?<![.。！？!?…])(?P<marks>[.。！？!?…]++)(?P<closers>[{_CLOSERS}]*+)(?P<space>\\s*+)|(?<!\\s)[^\\S\n]*+\n\\s*+"
 )
 _LAST_WORD = re.compile(r"[\w.]+\Z")
 _STARTS_SENTENCE = re.compile(f"[\"'“‘(\\d{_CJK}]")

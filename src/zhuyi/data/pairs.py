@@ -99,8 +99,7 @@ def read_pairs(source: str, *, columns: tuple[int, int] = (1, 2), report: Cleani
     is_json = source.removesuffix(".gz").endswith(".jsonl")
     if (len(paths) == 2 or is_json) and max(columns) > 2:
         raise InputError(
-            f"columns {columns[0]},{columns[1]} of {source}: there are only a source and a target; "
-            "expected 1,2 or 2,1"
+            f"columns {columns[0]},{columns[1]} of {source}: there are only a source and a target; expected 1,2 or 2,1"
         )
     if len(paths) == 2:
         return _read_aligned(paths[0], paths[1], columns, report)
@@ -272,8 +271,7 @@ def _byte_lines(path: str) -> Iterator[bytes]:
                 yield line.removesuffix(b"\n").removesuffix(b"\r")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
-            f"{path} is damaged or cut short after line {number} ({error}): expected a whole .gz file; "
-            "fetch it again"
+            f"{path} is damaged or cut short after line {number} ({error}): expected a whole .gz file; fetch it again"
         ) from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; check the path") from error

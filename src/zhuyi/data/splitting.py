@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,24 +58,27 @@ def split_off(
     room = min(size, len(source_keys) // LARGEST_HELD_OUT_SHARE)
     if room == 0:
         return np.zeros(len(source_keys), dtype=np.bool_)
-    unique_sources, source = np.unique(source_keys, return_inverse=True)
-    group_of_source = _connected_groups(
-        source, np.unique(target_keys, return_inverse=True)[1], len(unique_sources)
-    )
+    unique_sources, source = _number(source_keys)
+    group_of_source = _connected_groups(source, _number(target_keys)[1], len(unique_sources))
     num_groups = int(group_of_source.max()) + 1
     pairs_in_group = np.bincount(group_of_source[source], minlength=num_groups)
     # A group is known by the least of its keys as the seed shuffles them: no two groups share a key.
     draw = np.full(num_groups, np.iinfo(np.uint64).max)
     np.minimum.at(draw, group_of_source, _shuffle(unique_sources, seed))
     order = np.lexsort((draw, pairs_in_group))
-    held_out = np.zeros(num_groups, dtype=np.bool_)
-    held_out[order[np.cumsum(pairs_in_group[order]) <= room]] = True
-    return held_out[group_of_source][source]
+    group_is_held_out = np.zeros(num_groups, dtype=np.bool_)
+    group_is_held_out[order[np.cumsum(pairs_in_group[order]) <= room]] = True
+    held_out: NDArray[np.bool_] = group_is_held_out[group_of_source][source]
+    return held_out
 
 
-def _connected_groups(
-    source: NDArray[np.intp], target: NDArray[np.intp], num_sources: int
-) -> NDArray[np.intp]:
+def _number(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[Any]]:
+    """Give the distinct keys and, for each key, its place among them, in four bytes where that is enough."""
+    unique, index = np.unique(keys, return_inverse=True)
+    return unique, index.astype(np.int32 if 2 * len(keys) <= np.iinfo(np.int32).max else np.int64)
+
+
+def _connected_groups(source: NDArray[Any], target: NDArray[Any], num_sources: int) -> NDArray[Any]:
     """Find the connected components of the graph whose edges are the pairs.
 
     Each round hangs every tree below the least tree it touches and flattens; two rounds at least halve the
@@ -82,8 +86,8 @@ def _connected_groups(
 
     Shape: source (N,), target (N,) indices from 0; returns the group of each source (num_sources,).
     """
-    a, b = source, target + num_sources
-    parent = np.arange(int(b.max()) + 1)
+    a, b = source, target + source.dtype.type(num_sources)
+    parent = np.arange(int(b.max()) + 1, dtype=b.dtype)
     while True:
         a, b = parent[a], parent[b]
         apart = a != b
