@@ -43,6 +43,10 @@ def attend(
     Source: Vaswani et al. 2017, eq. 1. Departure: the weights' dropout is in the authors' code, not in the paper.
     """
     _check(q, k, mask, causal)
+    if mask is not None:
+        mask = torch.atleast_2d(mask)  # the fused kernel takes no mask of one dimension
+        if causal:  # as one mask: what it allows and what causality allows may have nothing in common
+            mask, causal = mask & causal_mask(q.shape[-2], q.device), False
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if need_weights or _plain_is_faster(q, k):
         output, weights = _attend_plain(q, k, v, mask, bias, scale, dropout, causal)
@@ -87,11 +91,10 @@ def _attend_fused(
     dropout: float,
     causal: bool,
 ) -> Tensor:
-    if causal and (mask is not None or bias is not None):  # the kernel takes one or the other
-        mask = causal_mask(q.shape[-2], q.device) if mask is None else mask & causal_mask(q.shape[-2], q.device)
-        causal = False
     if bias is not None:
-        mask = bias if mask is None else bias + additive(mask, q.dtype)
+        if causal:  # the kernel takes one or the other
+            mask, causal = causal_mask(q.shape[-2], q.device), False
+        mask = torch.atleast_2d(bias) if mask is None else bias + additive(mask, q.dtype)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal, scale=scale)
 
 
