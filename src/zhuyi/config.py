@@ -31,6 +31,7 @@ class TrainConfig:
             evaluations', or none (then the best alone).
             max_nonfinite: steps in a row with a loss or gradient that is not finite before training gives up.
             threads: 0 takes the physical cores.
+            init: a run or shipped model whose weights to begin with; its tokenizers must be this run's.
     """
 
     seed: int = 1
@@ -57,6 +58,7 @@ class TrainConfig:
     deterministic: bool = False
     max_nonfinite: int = 5
     threads: int = 0
+    init: str = ""
 
     def __post_init__(self) -> None:
         if not (self.max_steps or self.max_epochs or self.max_minutes):

@@ -51,9 +51,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         factor = float(grads[0])
-        grad_x, grad_weight = (
-            grad if grad is None or factor == 1.0 else grad * factor for grad in ctx.saved_tensors
-        )
+        grad_x, grad_weight = (grad if grad is None or factor == 1.0 else grad * factor for grad in ctx.saved_tensors)
         return grad_x, grad_weight, None, None
 
 

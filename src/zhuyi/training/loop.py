@@ -19,7 +19,7 @@ from zhuyi.config import RunConfig, TrainConfig, parse_config
 from zhuyi.errors import InputError
 from zhuyi.machine import choose_precision
 from zhuyi.models import MODELS
-from zhuyi.run_folder import Checkpoint, RunFolder, named_weights, set_weights
+from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
 from zhuyi.tasks import TASKS
 from zhuyi.training.averaging import best_first, kept_steps, publish_average
 from zhuyi.training.optimizers import MasterAdam
@@ -254,6 +254,8 @@ class _Training:
         steps = self.folder.checkpoint_steps()
         if not steps:
             self.folder.cut_metrics(0)
+            if self.settings.init:
+                self._take_weights(find_run(self.settings.init))
             self.optimizer.refresh_copy()
             return
         checkpoint = self.folder.read_checkpoint(steps[-1])
@@ -269,6 +271,19 @@ class _Training:
         if self.processes.is_first:
             self.folder.cut_metrics(self.progress.step)
         self.log.say(f"Resuming after step {self.progress.step:,}.")
+
+    def _take_weights(self, other: RunFolder) -> None:
+        """Begin with another run's weights, which must be of the same sizes and over the same pieces."""
+        names = [path.name for path in sorted(self.folder.path.glob("tokenizer*.json"))]
+        for name in names:
+            if (
+                not (other.path / name).exists()
+                or (other.path / name).read_bytes() != (self.folder.path / name).read_bytes()
+            ):
+                raise InputError(
+                    f"train.init = {other.path}: its {name} is not this run's; the pieces must be the same"
+                )
+        set_weights(self.model, other.read_weights(), other.weights_path)
 
     def _try_largest_batch(self) -> None:
         """Forward and backward over the most expensive batch, so that memory runs out now or never."""

@@ -14,6 +14,7 @@ from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder
 
 SMOOTHING = 0.98  # of the shown loss and speed, a step
+SECONDS_A_LINE = 30  # where there is no terminal to draw a bar on
 
 
 class RunLog:
@@ -40,14 +41,15 @@ class RunLog:
         self._rate = 0.0
         self._score = ""
         self._minutes_before = 0.0
-        self._last = self._started = time.monotonic()
+        self._last = self._started = self._last_line = time.monotonic()
 
     def start(self, step: int, settings: TrainConfig, minutes: float) -> None:
         self._settings = settings
         self._minutes_before = minutes
         self._last = self._started = time.monotonic()
         self._bar.update(self._row, visible=True)
-        self._bar.start()
+        if self._console.is_terminal:
+            self._bar.start()
 
     def step(self, step: int, epoch: int, loss: float, rate: float, tokens: int) -> None:
         """Note one step; `loss` is the mean negative log-likelihood of its `tokens`."""
@@ -103,10 +105,10 @@ class RunLog:
             draw_curves(self._folder.read_metrics(), self._folder.path / "curves.png")
 
     def say(self, message: str) -> None:
-        self._console.print(escape(message), highlight=False)
+        self._console.print(escape(message), highlight=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        self._console.print(f"[yellow]warning:[/] {escape(message)}", highlight=False)
+        self._console.print(f"[yellow]warning:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._bar.stop()
@@ -121,6 +123,11 @@ class RunLog:
         numbers = f"loss {self._shown_loss:.3f}  rate {self._rate:.1e}  {self._speed:,.0f} tokens/s"
         if self._score:
             numbers += f"  {self._score}"
+        if not self._console.is_terminal:  # a log file has no bar: a line now and then
+            if time.monotonic() - self._last_line >= SECONDS_A_LINE:
+                self._last_line = time.monotonic()
+                self.say(f"step {step:,} epoch {epoch + 1}  {numbers}  {_clock(left)} left")
+            return
         self._bar.update(
             self._row,
             total=1.0,
