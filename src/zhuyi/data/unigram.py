@@ -10,15 +10,18 @@ Source: Kudo 2018, "Subword regularization", section 3.2; the steps and constant
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 
-MAX_STRETCH = 64
+# Of this length, no stretch's scaled probability leaves the range of a float; see `_scaled`.
+MAX_STRETCH = 24
+MAX_BITS = 40
 MAX_PIECE = 16
 # Chinese and Japanese words are short; longer pieces are phrases learned by heart.
 MAX_UNSPACED_PIECE = 4
 MAX_CHARACTERS = 8_000_000
-MAX_SEEDS = 1_000_000
+SEEDS_PER_PIECE = 10
 EM_ROUNDS = 2
 SHRINKING_FACTOR = 0.75
 SPARE = 1.1
@@ -61,7 +64,7 @@ def train_unigram(stretches: Mapping[str, int], size: int) -> list[tuple[str, fl
 
     Args:   stretches: how often each run of characters occurs that a piece may not reach beyond.
     """
-    text, lattice, seeds = _seed(_shortened(stretches))
+    text, lattice, seeds = _seed(_shortened(stretches), SEEDS_PER_PIECE * size)
     probs = seeds.frequency / seeds.frequency.sum()
     target = max(int(size * SPARE), int((seeds.length == 1).sum()))
     while True:
@@ -81,20 +84,25 @@ def train_unigram(stretches: Mapping[str, int], size: int) -> list[tuple[str, fl
 
 
 def _shortened(stretches: Mapping[str, int]) -> dict[str, int]:
-    """Cut stretches to a bearable length and number, the rarest left out."""
+    """Cut stretches to a bearable length and number; return the longest first.
+
+    Of a corpus too large the rarest are left out, and of those as rare, some chosen by their hash.
+    """
     parts: dict[str, int] = {}
     for stretch, count in stretches.items():
         for begin in range(0, len(stretch), MAX_STRETCH):
             part = stretch[begin : begin + MAX_STRETCH]
             parts[part] = parts.get(part, 0) + count
-    ranked = sorted(parts, key=lambda part: (-parts[part], part))
-    lengths = np.cumsum([len(part) + 1 for part in ranked])
-    ranked = ranked[: max(1, int(np.searchsorted(lengths, MAX_CHARACTERS)))]
-    return {part: parts[part] for part in sorted(ranked, key=lambda part: (-len(part), part))}
+    ranked = sorted(parts, key=lambda part: (-parts[part], crc32(part.encode()), part))
+    places = np.cumsum([len(part) + 1 for part in ranked])
+    many = max(1, int(np.searchsorted(places, MAX_CHARACTERS)))
+    lost = set().union(*ranked[many:]).difference(*ranked[:many])
+    kept = {part: parts[part] for part in ranked[:many]} | dict.fromkeys(lost, 1)
+    return {part: kept[part] for part in sorted(kept, key=lambda part: (-len(part), part))}
 
 
-def _seed(stretches: Mapping[str, int]) -> tuple[str, Lattice, Seeds]:
-    """Number every string that occurs twice or more, up to the longest piece, and every character."""
+def _seed(stretches: Mapping[str, int], many: int) -> tuple[str, Lattice, Seeds]:
+    """Number the `many` weightiest strings that occur twice or more, and every character."""
     margin = "\0" * MAX_PIECE
     text = margin + "\0".join(stretches) + "\0" + margin
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.int64)  # (places,)
@@ -130,21 +138,22 @@ def _seed(stretches: Mapping[str, int]) -> tuple[str, Lattice, Seeds]:
         np.concatenate([level.length for level in found]),
         np.concatenate([level.place for level in found]),
     )
-    keep = _branching(pieces, seeds)
+    keep = _branching(pieces, seeds, many)
     lattice = Lattice(pieces, start, length, count).renumbered(_numbers(keep))
     return text, lattice, seeds.kept(keep)
 
 
-def _branching(pieces: np.ndarray, seeds: Seeds) -> np.ndarray:
-    """Select characters, and the strings that no single longer string accounts for, the weightiest first."""
+def _branching(pieces: np.ndarray, seeds: Seeds, many: int) -> np.ndarray:
+    """Select characters, and the `many` weightiest strings that no single longer string accounts for."""
     longest_child = np.zeros(len(seeds.length))
     extended = np.flatnonzero(seeds.length > 1)
     prefix = pieces[seeds.length[extended] - 2, seeds.place[extended]]
     np.maximum.at(longest_child, prefix, seeds.frequency[extended])
     weight = np.where(longest_child < seeds.frequency, seeds.frequency * seeds.length, 0)
-    weight[seeds.length == 1] = np.inf
+    single = seeds.length == 1
+    weight[single] = np.inf
     keep = np.zeros(len(weight), bool)
-    keep[np.argsort(-weight, kind="stable")[:MAX_SEEDS]] = True
+    keep[np.argsort(-weight, kind="stable")[: many + int(single.sum())]] = True
     return keep & (weight > 0)
 
 
@@ -156,20 +165,25 @@ def _numbers(keep: np.ndarray) -> np.ndarray:
 def _unspaced(codes: np.ndarray) -> np.ndarray:
     """Say which characters are Han or kana."""
     basic = [(0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF)]
-    return np.logical_or.reduce([(low <= codes) & (codes <= high) for low, high in [*basic, (0x20000, 0x3FFFF)]])
+    ranges = [*basic, (0x20000, 0x3FFFF)]
+    return np.logical_or.reduce([(low <= codes) & (codes <= high) for low, high in ranges])
 
 
-def _scaled(seeds: Seeds, probs: np.ndarray) -> np.ndarray:
-    """Multiply by a power of two a character, so that a long stretch does not underflow; put 0 for none."""
+def _scaled(lattice: Lattice, seeds: Seeds, probs: np.ndarray) -> np.ndarray:
+    """Return the probabilities as if all characters were as likely, with 0 at the end, for none.
+
+    Each is multiplied by a power of two for each character in it; that changes no share of a stretch's total.
+    """
     single = seeds.length == 1
-    share = seeds.frequency[single] / seeds.frequency[single].sum()
-    bits = np.rint(-(share * np.log2(share)).sum()).astype(int)
-    return np.append(np.ldexp(probs, bits * seeds.length), 0.0)
+    share = seeds.frequency / seeds.frequency[single].sum()
+    bits = np.where(single, np.minimum(np.rint(-np.log2(share)), MAX_BITS), 0).astype(np.int64)
+    before = np.concatenate([[0], np.cumsum(np.append(bits, 0)[lattice.pieces[0]])])
+    return np.append(np.ldexp(probs, before[seeds.place + seeds.length] - before[seeds.place]), 0.0)
 
 
 def _expected_counts(lattice: Lattice, seeds: Seeds, probs: np.ndarray) -> np.ndarray:
     """Return how often each piece is expected over all segmentations (the E step)."""
-    scaled = _scaled(seeds, probs)
+    scaled = _scaled(lattice, seeds, probs)
     pieces, start, end = lattice.pieces, lattice.start, lattice.start + lattice.length
     forward, backward = np.zeros(pieces.shape[1]), np.zeros(pieces.shape[1])
     forward[start] = 1.0
@@ -222,7 +236,7 @@ def _best(lattice: Lattice, scaled: np.ndarray) -> np.ndarray:
 
 def _most_useful(lattice: Lattice, seeds: Seeds, probs: np.ndarray, many: int) -> np.ndarray:
     """Select the characters and the `many` pieces whose loss would cost the likelihood most."""
-    scaled = _scaled(seeds, probs)
+    scaled = _scaled(lattice, seeds, probs)
     used = np.zeros(len(probs))
     for stretches, numbers in _walk(lattice, scaled):
         used += np.bincount(numbers, weights=lattice.count[stretches], minlength=len(probs))
