@@ -1,0 +1,127 @@
+"""A tiny model of each architecture, and the inputs and the loss that it is used with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor, nn
+
+from zhuyi.models import MODELS
+from zhuyi.models.transformer import TransformerConfig
+from zhuyi.nn import attention
+from zhuyi.tasks.pair_data import PairBatch
+from zhuyi.tasks.translation import TranslationTask
+
+# No deadline: nothing is asserted on a time. The same examples for everybody: a change is judged by what it breaks.
+# To look for new ones: pytest --hypothesis-profile=explore
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("repeatable")
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Small configs of one architecture, by what they vary.
+
+    Args:   inputs: the keyword arguments of the model's forward: some rows, padded on the right to unequal lengths.
+            loss: the sum that training minimises, of a model and such inputs.
+    """
+
+    configs: dict[str, Any]
+    inputs: Callable[[Any], dict[str, Tensor]]
+    loss: Callable[[nn.Module, dict[str, Tensor]], Tensor]
+
+
+def padded_ids(lengths: list[int], vocab_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random ids, also behind the end of a row: padding is what the mask says and not an id."""
+    ids = torch.randint(vocab_size, (len(lengths), max(lengths)), generator=generator)
+    return ids, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def text_to_text_inputs(config: Any) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    src, src_mask = padded_ids([7, 3, 1], config.source_vocab_size, generator)
+    tgt, tgt_mask = padded_ids([4, 9, 2], config.target_vocab_size, generator)
+    return {"src": src, "tgt": tgt, "src_mask": src_mask, "tgt_mask": tgt_mask}
+
+
+def translation_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    task = object.__new__(TranslationTask)  # the loss alone, which needs no data
+    expected = inputs["tgt"].roll(-1, dims=1)
+    batch = PairBatch(inputs["src"], inputs["src_mask"], inputs["tgt"], expected, inputs["tgt_mask"])
+    return task.loss(model, batch, smoothing=0.1)[0]
+
+
+# Sizes pairwise different, so that no dimension can stand in for another: heads and head_dim are primes.
+TINY: dict[str, Tiny] = {
+    "transformer": Tiny(
+        {
+            "paper": TransformerConfig(
+                d_model=14, num_heads=2, d_ff=22, num_encoder_layers=3, num_decoder_layers=4,
+                max_len=41, source_vocab_size=29, target_vocab_size=29,
+            ),
+            "norm-first": TransformerConfig(
+                d_model=15, num_heads=3, d_ff=19, num_encoder_layers=2, num_decoder_layers=1, activation="gelu",
+                norm_first=True, positions="learned", tie_embeddings="decoder",
+                max_len=43, source_vocab_size=23, target_vocab_size=31,
+            ),
+            "layerwise": TransformerConfig(
+                d_model=14, num_heads=3, head_dim=5, d_ff=17, num_encoder_layers=2, num_decoder_layers=2,
+                activation="silu", norm_first=True, memory="layerwise", tie_embeddings="none",
+                max_len=47, source_vocab_size=19, target_vocab_size=23,
+            ),
+        },
+        text_to_text_inputs,
+        translation_loss,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tiny model, in float64 so that a rounding error cannot hide a mistake, with its inputs."""
+
+    name: str
+    config: Any
+    model: Any
+    inputs: dict[str, Tensor]
+    loss: Callable[[nn.Module, dict[str, Tensor]], Tensor]
+
+
+def build(name: str, config: Any, *, seed: int = 3) -> nn.Module:
+    """A model whose parameters are all random, those too that begin as zeros or ones."""
+    torch.manual_seed(seed)
+    model = MODELS[name].module(config).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    return model
+
+
+@pytest.fixture(params=[f"{name}:{variant}" for name, tiny in TINY.items() for variant in tiny.configs])
+def case(request: pytest.FixtureRequest) -> Case:
+    name, variant = request.param.split(":")
+    tiny = TINY[name]
+    config = tiny.configs[variant]
+    return Case(name, config, build(name, config), tiny.inputs(config), tiny.loss)
+
+
+@pytest.fixture
+def build_model() -> Callable[..., nn.Module]:
+    """`build`, for tests that need a config of their own."""
+    return build
+
+
+@pytest.fixture(params=["plain", "fused"])
+def attention_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which of attend's two paths is taken where no weights are asked for, whatever the size."""
+    monkeypatch.setattr(attention, "PLAIN_PATH_MAX_LOGITS", 0 if request.param == "fused" else 10**9)
+    return request.param
+
+
+@pytest.fixture
+def tiny_models() -> dict[str, Tiny]:
+    return TINY
