@@ -18,9 +18,7 @@ from zhuyi.decoding.search import Choice
 @dataclass
 class _Records:
     log_probs: Tensor  # (B, size): of the open hypotheses, best first; -inf: none here
-    ended: list[
-        list[float]
-    ]  # each request's scores of ended hypotheses, best last, as many as can still matter
+    ended: list[list[float]]  # each request's scores of ended hypotheses, best last, as many as can still matter
     shrink: list[float]  # log_prob * shrink is the best score that an open hypothesis can reach
 
     def select(self, positions: Sequence[int]) -> Self:
@@ -40,8 +38,8 @@ class Beam:
     """Keep the `size` likeliest beginnings of each request.
 
     Of a step's `2 * size` best continuations, those that end are finished where they stand among the first
-    `size`, and the best of the others stay open. Hypotheses cut at `max_new_tokens` compete with finished ones
-    by their score, as in Hugging Face transformers; the flag "length" tells them.
+    `size`, and the best of the others stay open. Hypotheses cut at `max_new_tokens` compete with finished
+    ones by their score, as in Hugging Face transformers; the flag "length" tells them.
 
     Args:
         size: rows a request.
@@ -50,8 +48,8 @@ class Beam:
             "power": length ** alpha; "none": 1.
         alpha: at least 0.
         stop: "exact" goes on until no open hypothesis can beat the `n_best`-th finished one at any length up
-            to `max_new_tokens` (transformers' `early_stopping="never"`): the best is never lost, provided that
-            no filter raises logits. "first" stops when `size` are finished (`early_stopping=True`).
+            to `max_new_tokens` (transformers' `early_stopping="never"`): the best is never lost, provided
+            that no filter raises logits. "first" stops when `size` are finished (`early_stopping=True`).
         n_best: hypotheses to report.
     Raises: ValueError: a value out of its range.
     """
@@ -91,9 +89,7 @@ class Beam:
         shrink = [1.0 / self._divisor(request.max_new_tokens) for request in requests]
         return _Records(log_probs, [[] for _ in requests], shrink)
 
-    def choose(
-        self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int
-    ) -> Choice:
+    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int) -> Choice:
         """Decide one step."""
         assert normalizer is not None
         log_probs, ids, parents = self._candidates(logits, normalizer, records)
@@ -132,9 +128,7 @@ class Beam:
             return float(max(1, length)) ** self.alpha
         return 1.0
 
-    def _candidates(
-        self, logits: Tensor, normalizer: Tensor, records: _Records
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, logits: Tensor, normalizer: Tensor, records: _Records) -> tuple[Tensor, Tensor, Tensor]:
         """Find the best continuations of each request. Shape: returns (B, 2 * size) thrice, best first."""
         size, vocab_size = self.size, logits.shape[1]
         # Of one row's continuations at most `size` can stay open and one can end.
@@ -178,10 +172,7 @@ class Beam:
             position
             for position, (scores, log_prob) in enumerate(zip(records.ended, best, strict=True))
             if log_prob == -torch.inf
-            or (
-                len(scores) >= enough
-                and (self.stop == "first" or log_prob * records.shrink[position] <= scores[0])
-            )
+            or (len(scores) >= enough and (self.stop == "first" or log_prob * records.shrink[position] <= scores[0]))
         ]
 
     def _moved(self, parents: Tensor) -> Tensor | None:

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from zhuyi.decoding.guards import MAX_PERIOD, MAX_REPEATS, repeat_limit, trim_repetition
+from zhuyi.decoding.guards import MAX_PERIOD, MAX_REPEATS, trim_repetition
 from zhuyi.decoding.requests import Request
 from zhuyi.decoding.rows import Rows
 
@@ -75,35 +75,23 @@ class RepetitionGuard:
                 "max_period and every must be at least 1 and max_repeats at least 2, "
                 f"got {max_period}, {every} and {max_repeats}"
             )
-        self._eos_id, self._max_period, self._max_repeats, self._every = (
-            eos_id,
-            max_period,
-            max_repeats,
-            every,
-        )
-        periods = range(1, max_period + 1)
-        self._needed = [period * repeat_limit(period, max_repeats) for period in periods]
-        self._window = max(self._needed)
-        widest = self._window - 1
-        newer = [
-            [self._window - 1 - i % (n - p) for i in range(widest)]
-            for p, n in zip(periods, self._needed, strict=True)
+        self._eos_id, self._max_period, self._max_repeats = eos_id, max_period, max_repeats
+        self._every = every
+        self._window = max_period * (max_repeats - 1) + 1
+        columns = [
+            self._window - 1 - period * times for period in range(1, max_period + 1) for times in range(1, max_repeats)
         ]
-        self._newer = torch.tensor(
-            newer
-        )  # (max_period, widest): columns that must equal those a period before
-        self._older = self._newer - torch.arange(1, max_period + 1)[:, None]
+        self._columns = torch.tensor(columns)  # (max_period * (max_repeats - 1),)
 
     def __call__(self, logits: Tensor, rows: Rows) -> None:
         """Leave only the end sign to rows that loop."""
         lengths = rows.member_lengths
-        if not any(n >= self._needed[0] and n % self._every == 0 for n in lengths):
+        if not any(length >= self._max_repeats and length % self._every == 0 for length in lengths):
             return
         for row in self._suspects(rows):
-            length = lengths[row // rows.width]
-            if length % self._every == 0 and self.finish(rows.written(row), rows.requests[row])[1]:
+            if lengths[row // rows.width] % self._every == 0:
                 end = logits[row, self._eos_id].clone()
-                if end != -torch.inf:
+                if end != -torch.inf and self.finish(rows.written(row), rows.requests[row])[1]:
                     logits[row] = -torch.inf
                     logits[row, self._eos_id] = end
 
@@ -115,10 +103,10 @@ class RepetitionGuard:
         return tokens, ("repetition",) if looped else ()
 
     def _suspects(self, rows: Rows) -> list[int]:
-        """Find rows whose tail loops, whatever their requests allow."""
+        """Find rows whose newest token stands at every period before: all that loop, and few others."""
         window = rows.tail(self._window)
-        if self._newer.device != window.device:
-            self._newer, self._older = self._newer.to(window.device), self._older.to(window.device)
-        same = (window[:, self._newer] == window[:, self._older]).all(-1)  # (R, max_period)
-        needed = torch.tensor(self._needed, device=window.device)
-        return (same & (rows.lengths[:, None] >= needed)).any(1).nonzero()[:, 0].tolist()
+        if self._columns.device != window.device:
+            self._columns = self._columns.to(window.device)
+        same = window.index_select(1, self._columns) == window[:, -1:]
+        looks_looped = same.view(-1, self._max_period, self._max_repeats - 1).all(-1).any(-1)  # (R,)
+        return looks_looped.nonzero()[:, 0].tolist()

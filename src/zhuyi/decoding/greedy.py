@@ -43,9 +43,7 @@ class Greedy:
         """Make the records of new requests."""
         return _Records(torch.full((len(requests),), 0.0 if self.scores else torch.nan, device=device))
 
-    def choose(
-        self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int
-    ) -> Choice:
+    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int) -> Choice:
         """Decide one step."""
         values, ids = top(logits, 1)
         tokens = ids[:, 0]

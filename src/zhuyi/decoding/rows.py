@@ -37,6 +37,9 @@ class Rows:
     def tokens(self) -> Tensor:
         """What each row has written, aligned at the right, `NO_TOKEN` where a row is shorter than others.
 
+        A row not in use (of a beam that has fewer beginnings than rows, or a sample that has ended) may hold
+        anything.
+
         Shape: (R, T), T the length of the longest row. A view: neither to be written to nor kept.
         """
         return self._buffer[:, self._end - max(self.member_lengths, default=0) : self._end]

@@ -17,6 +17,8 @@ from zhuyi.decoding.search import Choice
 _GAMMA = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 _FIRST_CANDIDATES = 256
+_BLOCK = 128
+_BELOW_ONE = 1.0 - 2.0**-52  # the largest draw: times a total, it is still less than the total
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -38,7 +40,7 @@ def uniforms(keys: NDArray[np.uint64], positions: NDArray[np.uint64]) -> NDArray
     Source: SplitMix64 (Steele, Lea and Flood 2014), whose n-th number is a hash of start and n.
     """
     bits = _mix(keys + (positions + np.uint64(1)) * np.uint64(_GAMMA))
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (bits >> np.uint64(12)).astype(np.float64) * 2.0**-52
 
 
 @dataclass
@@ -82,9 +84,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
-            raise ValueError(
-                f"temperature is {self.temperature}; it must be above 0 (greedy search needs none)"
-            )
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0 (greedy search needs none)")
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}; it must be at least 0 (0: no limit)")
         if not 0 < self.top_p <= 1:
@@ -104,9 +104,7 @@ class Sampling:
         keys = np.stack([stream_keys(request.seed, self.samples) for request in requests])
         return _Records(keys, torch.zeros(len(requests), self.samples, device=device))
 
-    def choose(
-        self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int
-    ) -> Choice:
+    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int) -> Choice:
         """Decide one step."""
         assert normalizer is not None
         positions = np.repeat(np.array(rows.member_lengths, dtype=np.uint64), self.samples)
@@ -134,10 +132,12 @@ class Sampling:
         values, ids = self._candidates(logits)
         log_total = log_normalizer(logits if self.top_k == 0 else values)
         probs = (values - log_total[:, None]).exp().double()
-        before = probs.cumsum(-1) - probs
-        kept = (before < self.top_p) & (probs >= self.min_p * probs[:, :1])
-        kept[:, 0] = True
-        return ids.gather(1, _invert(probs * kept, draws)[:, None])[:, 0]
+        kept = probs >= self.min_p * probs[:, :1]
+        if self.top_p < 1.0:
+            kept &= probs.cumsum(-1) - probs < self.top_p
+            kept[:, 0] = True  # its sum before may be rounded to above 0
+        places, _ = _invert(probs * kept, draws)
+        return ids.gather(1, places[:, None])[:, 0]
 
     def score(self, log_prob: float, length: int) -> float:
         """Return the log-probability: samples are not ranked."""
@@ -148,21 +148,30 @@ class Sampling:
         return tuple(hypothesis for _, hypothesis in sorted(found, key=lambda entry: entry[0]))
 
     def _draw_from_all(self, logits: Tensor, draws: Tensor) -> Tensor:
-        weights = (logits - logits.amax(-1, keepdim=True)).exp_()  # (R, V)
+        rows, vocab_size = logits.shape
+        num_blocks = -(-vocab_size // _BLOCK)
+        weights = logits.new_zeros(rows, num_blocks * _BLOCK)
+        torch.exp(logits - logits.amax(-1, keepdim=True), out=weights[:, :vocab_size])
         if self.min_p > 0:
             weights *= weights >= self.min_p
-        return _invert(weights.double(), draws)
+        # First the block, then the token in it: one running sum over the whole vocabulary would be slow.
+        blocks = weights.view(rows, num_blocks, _BLOCK)
+        chosen, rest = _invert(blocks.sum(-1).double(), draws)
+        inside = blocks[torch.arange(rows, device=logits.device), chosen]  # (R, _BLOCK)
+        return chosen * _BLOCK + _invert(inside.double(), rest)[0]
 
     def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Find the tokens that top_k or top_p leaves, likeliest first."""
         vocab_size = logits.shape[1]
         if self.top_k > 0:
             return top(logits, min(self.top_k, vocab_size))
-        if vocab_size > _FIRST_CANDIDATES:
-            values, ids = top(logits, _FIRST_CANDIDATES)
-            reached = (values - log_normalizer(logits)[:, None]).exp().double().sum(-1)
+        count, normalizer = _FIRST_CANDIDATES, log_normalizer(logits)
+        while count < vocab_size:
+            values, ids = top(logits, count)
+            reached = (values - normalizer[:, None]).exp().double().sum(-1)
             if bool((reached >= self.top_p).all()):
                 return values, ids
+            count *= 8
         return logits.sort(-1, descending=True)
 
     def _end(self, choice: Choice, eos_id: int) -> None:
@@ -175,17 +184,19 @@ class Sampling:
             elif log_prob != -torch.inf:
                 choice.ended.append((row, log_prob))
         going = {row // self.samples for row in open_rows}
-        choice.stopped = [
-            position for position in range(len(log_probs) // self.samples) if position not in going
-        ]
+        choice.stopped = [position for position in range(len(log_probs) // self.samples) if position not in going]
         choice.log_probs = choice.log_probs.masked_fill(choice.tokens == eos_id, -torch.inf)
 
 
-def _invert(weights: Tensor, draws: Tensor) -> Tensor:
+def _invert(weights: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Find where each row's running sum of weights first exceeds its draw times the row's total.
 
-    Shape: weights (R, N) float64, draws (R,); returns (R,).
+    Shape: weights (R, N), draws (R,), both float64; returns places (R,) and, as a fraction of the weight
+        there, how far into it the draw fell (R,).
     """
     sums = weights.cumsum(-1)
     targets = draws[:, None] * sums[:, -1:]
-    return torch.searchsorted(sums, targets, right=True).clamp_(max=weights.shape[1] - 1)[:, 0]
+    places = torch.searchsorted(sums, targets, right=True).clamp_(max=weights.shape[1] - 1)
+    weight = weights.gather(1, places)
+    rest = (targets - (sums.gather(1, places) - weight)) / weight
+    return places[:, 0], rest.clamp_(0.0, _BELOW_ONE)[:, 0]

@@ -81,9 +81,7 @@ class Rule(Protocol):
         """Make the records of new requests."""
         ...
 
-    def choose(
-        self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: Any, eos_id: int
-    ) -> Choice:
+    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: Any, eos_id: int) -> Choice:
         """Decide one step.
 
         Shape: logits (R, V), filtered; normalizer (R,), log sum exp of the logits before the filters.
@@ -159,11 +157,14 @@ class Search:
             if request.id in ids:
                 raise ValueError(f"request {request.id} is in flight already; ids must differ")
             ids.add(request.id)
-        cut = Hypothesis((), self._rule.score(0.0, 0), 0.0, False, ("length",))
-        self._ready += [Event(r.id, hypotheses=(cut,)) for r in requests if r.max_new_tokens == 0]
-        requests = [request for request in requests if request.max_new_tokens > 0]
-        if not requests:
-            return
+        writing = [request for request in requests if request.max_new_tokens > 0]
+        if writing:
+            self._admit_rows(writing)
+        cut = Hypothesis((), 0.0, 0.0, False, ("length",))
+        nothing = self._rule.conclude([(place, cut) for place in range(self.width)])
+        self._ready += [Event(r.id, hypotheses=nothing) for r in requests if r.max_new_tokens == 0]
+
+    def _admit_rows(self, requests: list[Request]) -> None:
         state, tokens = self._begin(requests)
         if self.width > 1:
             index = torch.arange(len(requests), device=tokens.device).repeat_interleave(self.width)
@@ -235,9 +236,7 @@ class Search:
         limited = [position for position in rows.at_limit() if position not in stopped]
         for position in limited:
             span = slice(position * width, (position + 1) * width)
-            parents = (
-                range(span.start, span.stop) if choice.parents is None else choice.parents[span].tolist()
-            )
+            parents = range(span.start, span.stop) if choice.parents is None else choice.parents[span].tolist()
             tokens, log_probs = choice.tokens[span].tolist(), choice.log_probs[span].tolist()
             for place, (parent, token, log_prob) in enumerate(zip(parents, tokens, log_probs, strict=True)):
                 if log_prob != -torch.inf:
@@ -246,9 +245,7 @@ class Search:
         for position in done:
             if not self._found[position]:  # the filters left no way on
                 written = tuple(rows.written(position * width))
-                self._found[position].append(
-                    (0, Hypothesis(written, -torch.inf, -torch.inf, False, ("stuck",)))
-                )
+                self._found[position].append((0, Hypothesis(written, -torch.inf, -torch.inf, False, ("stuck",))))
         return done
 
     def _add(self, row: int, tokens: list[int], log_prob: float, *, finished: bool) -> None:
