@@ -70,6 +70,9 @@ class TrainConfig:
         for name in ("batch_tokens", "accumulation", "eval_every_steps", "save_every_steps", "average_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_steps", "max_epochs", "max_minutes", "seed", "warmup_steps", "patience", "threads"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def _parse(cls: type[Any], section: Any, path: str, origin: str) -> Any:
     _check_keys(cls, section, path, origin)
     try:
         # As JSON, because strict Python mode would refuse a TOML array where a tuple is wanted.
-        return TypeAdapter(cls).validate_json(json.dumps(section), strict=True)
+        return TypeAdapter(cls).validate_json(json.dumps(section, default=str), strict=True)
     except ValidationError as error:
         raise InputError(f"{origin}: {_explain(error, path)}") from None
 

@@ -131,5 +131,5 @@ def _table(values: dict[str, Any], path: tuple[str, ...]) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    # JSON's strings, numbers, lists and booleans are TOML's too, but for a float without a point.
-    return json.dumps(value, ensure_ascii=False)
+    # JSON's strings, numbers, lists and booleans are TOML's too, but for the delete character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
