@@ -8,6 +8,9 @@ from torch import Tensor
 
 # Rows of logits held at once: 1,024 x 8,000 in bfloat16 are 16 MB, near the size of a processor's last cache.
 ROWS_A_CHUNK = 1024
+# Zero rows fill a chunk up to a multiple of this: the number of real tokens differs from batch to batch, and the first
+# product of each new shape waits some milliseconds for its kernel to be made.
+ROW_MULTIPLE = 128
 
 
 class _ProjectedCrossEntropy(torch.autograd.Function):
@@ -26,9 +29,11 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         mean_weight = weight.mean(dim=0, dtype=wide)  # (D,): its product with x is the mean of the logits
         loss, nll = x.new_zeros((), dtype=torch.float64), x.new_zeros((), dtype=torch.float64)
         for start in range(0, x.shape[0], ROWS_A_CHUNK):
-            chunk, wanted = x[start : start + ROWS_A_CHUNK], targets[start : start + ROWS_A_CHUNK, None]
-            logits = F.linear(chunk, weight)  # (C, V)
-            of_target = logits.gather(1, wanted)[:, 0].to(wide)
+            end = min(start + ROWS_A_CHUNK, x.shape[0])
+            chunk, wanted = x[start:end], targets[start:end, None]
+            filled = F.pad(chunk, (0, 0, 0, -(end - start) % ROW_MULTIPLE))
+            logits = F.linear(filled, weight)  # (C, V), of which the first end - start rows count
+            of_target = logits[: end - start].gather(1, wanted)[:, 0].to(wide)
             probs, normalizer = _softmax(logits, of_target, wanted, wide)
             surprise = (normalizer - of_target).sum(dtype=torch.float64)
             nll += surprise
@@ -37,11 +42,11 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 loss += smoothing * (normalizer - chunk.to(wide) @ mean_weight).sum(dtype=torch.float64)
             if not (needs_x or needs_weight):
                 continue
-            probs.scatter_add_(1, wanted, probs.new_full(wanted.shape, smoothing - 1))
+            probs[: end - start].scatter_add_(1, wanted, probs.new_full(wanted.shape, smoothing - 1))
             if grad_x is not None:
-                grad_x[start : start + ROWS_A_CHUNK] = probs @ weight - smoothing * mean_weight.to(x.dtype)
+                grad_x[start:end] = (probs @ weight)[: end - start] - smoothing * mean_weight.to(x.dtype)
             if grad_weight is not None:
-                grad_weight += probs.T @ chunk
+                grad_weight += probs.T @ filled  # the filling's rows of x are zero
         if grad_weight is not None and smoothing:
             grad_weight -= smoothing / weight.shape[0] * x.sum(dim=0, dtype=wide)
         ctx.save_for_backward(grad_x, None if grad_weight is None else grad_weight.to(weight.dtype))
@@ -61,13 +66,14 @@ def _softmax(logits: Tensor, of_target: Tensor, wanted: Tensor, wide: torch.dtyp
     In bfloat16 the normalizer is read off the target's probability, which is good to 1 / 256: enough to watch a
     training by, at half the cost of a pass in float32.
 
-    Shape: logits (C, V), of_target (C,), wanted (C, 1); returns (C, V) and (C,).
+    Shape: logits (C, V), of_target (R,) and wanted (R, 1) of the first R rows; returns (C, V) and (R,).
     """
+    real = wanted.shape[0]
     if logits.dtype == wide:
         normalizer = logits.logsumexp(dim=-1)
-        return logits.sub_(normalizer[:, None]).exp_(), normalizer
+        return logits.sub_(normalizer[:, None]).exp_(), normalizer[:real]
     probs = logits.softmax(dim=-1)
-    return probs, of_target - probs.gather(1, wanted)[:, 0].to(wide).clamp_min_(1e-38).log_()
+    return probs, of_target - probs[:real].gather(1, wanted)[:, 0].to(wide).clamp_min_(1e-38).log_()
 
 
 def projected_cross_entropy(

@@ -20,6 +20,9 @@ from zhuyi.errors import InputError
 
 Announce = Callable[[str], None]
 
+# Batches of few different shapes: the first product of each new shape waits some milliseconds for its kernel.
+ROW_MULTIPLE = 16
+
 
 @dataclass(frozen=True)
 class PairDataConfig:
@@ -81,7 +84,12 @@ class PairBatches:
     def order(self, epoch: int, *, shuffle: bool = True) -> list[np.ndarray]:
         """The rows of each batch: a pure function of the data, the seed and the epoch."""
         return batching.order(
-            self._lengths, batch_tokens=self._batch_tokens, seed=self._seed, epoch=epoch, shuffle=shuffle
+            self._lengths,
+            batch_tokens=self._batch_tokens,
+            seed=self._seed,
+            epoch=epoch,
+            shuffle=shuffle,
+            multiple_of=ROW_MULTIPLE,
         )
 
     def largest(self) -> np.ndarray:

@@ -31,10 +31,10 @@ class Size:
 
 
 SIZES = (
-    Size(3_000, 128, 4, (2, 2), 2_000, 0.3, 1_024, 2e-3, 400, 150_000),
-    Size(20_000, 192, 4, (3, 3), 4_000, 0.3, 1_536, 1.5e-3, 800, 600_000),
-    Size(100_000, 256, 4, (4, 3), 8_000, 0.25, 2_048, 1.2e-3, 1_500, 2_000_000),
-    Size(1_000_000, 384, 6, (6, 3), 16_000, 0.15, 4_096, 1e-3, 3_000, 10_000_000),
+    Size(3_000, 128, 4, (2, 2), 2_000, 0.3, 768, 2e-3, 300, 150_000),
+    Size(20_000, 192, 4, (3, 3), 4_000, 0.3, 1_024, 1.5e-3, 400, 600_000),
+    Size(100_000, 256, 4, (4, 3), 8_000, 0.2, 1_536, 1e-3, 600, 2_000_000),
+    Size(1_000_000, 384, 6, (6, 3), 16_000, 0.15, 4_096, 1e-3, 2_000, 10_000_000),
     Size(float("inf"), 512, 8, (6, 6), 32_000, 0.1, 8_192, 7e-4, 4_000, 40_000_000),
 )
 # Without a GPU, a model of the largest size would take weeks: the next smaller one then, unless there are many cores.
@@ -72,6 +72,7 @@ def automatic_recipe(
             "num_encoder_layers": size.layers[0],
             "num_decoder_layers": size.layers[1],
             "dropout": size.dropout,
+            "norm_first": True,
             "max_len": 256,
         },
         "data": {
@@ -100,6 +101,7 @@ def automatic_recipe(
     return values, [
         report.summary(),
         why_size,
+        "normalisation before each sublayer: it learns in fewer steps than after it",
         f"vocabulary {vocab_size:,}: at most {size.vocab_size:,} at this size, and a piece for 40 characters of text",
         f"batches of {batch_tokens:,} tokens: few pairs want small ones; {memory_gib():.0f} GiB of memory bear them",
         f"at most {epochs} epochs, about {size.pairs_seen:,} pairs seen; fewer if 8 evaluations bring no better BLEU",
