@@ -132,6 +132,10 @@ class Corpus:
         batch, place = divmod(row, ROWS_PER_BATCH)
         return self._batches[batch].column(column)[place].as_py()
 
+    def texts(self, column: str) -> Iterator[str]:
+        """Go through all texts of a column."""
+        return (self.text(column, row) for row in range(len(self)))
+
     def lengths(self, column: str) -> np.ndarray:
         """Return the number of ids of every row, by the offsets alone.
 

@@ -164,7 +164,7 @@ def _tokenizers(config: PairDataConfig, folder: Path, texts: Corpus, announce: A
     joint = config.tokenizer.joint
     names = ["tokenizer.json"] if joint else ["tokenizer.source.json", "tokenizer.target.json"]
     if not all((folder / name).exists() for name in names):
-        source, target = ((texts.text(side, row) for row in range(len(texts))) for side in ("source", "target"))
+        source, target = texts.texts("source"), texts.texts("target")
         trained = train_tokenizers(source, target, config.tokenizer)
         for name, tokenizer in zip(names, trained, strict=False):
             tokenizer.save(folder / name)
