@@ -1,1 +1,55 @@
 """Pictures: attention maps, positions, training curves."""
+
+from pathlib import Path
+
+from zhuyi.errors import InputError
+from zhuyi.predict import Translator
+from zhuyi.visualize.attention_maps import draw_maps
+from zhuyi.visualize.attention_page import write_page
+from zhuyi.visualize.positions import draw_positions
+
+SHOWN_POSITIONS = 128
+
+
+def draw(
+    translator: Translator,
+    text: str | None,
+    out: Path,
+    *,
+    target: str | None = None,
+    place: str = "cross",
+    layer: int | None = None,
+    head: int | None = None,
+    positions: bool = False,
+) -> None:
+    """Draw where a model looks in a text, or its positions, into the kind of file that the name of `out` ends in.
+
+    Args:   target: a translation of the text; None is the model's own.
+            place: encoder, decoder or cross; of the positions, decoder means the target's.
+            layer, head: from 1; None is the last layer, and the heads' mean beside each head.
+    Raises: InputError: no text, no such place, layer or head, another kind of file, or the extra `plot` is missing.
+    """
+    _check_file(out, (".png",) if positions else (".png", ".html"))
+    if positions:
+        _draw_positions(translator, out, "target" if place == "decoder" else "source")
+        return
+    if text is None:
+        raise InputError("there is no text to look into; give one, or --positions")
+    draw_or_write = write_page if out.suffix.lower() == ".html" else draw_maps
+    draw_or_write(translator.attention(text, target), out, place=place, layer=layer, head=head)
+
+
+def _check_file(out: Path, endings: tuple[str, ...]) -> None:
+    if out.suffix.lower() not in endings:
+        raise InputError(
+            f"{out} ends in {out.suffix or 'nothing'}; this picture can be a file in {' or '.join(endings)}"
+        )
+    if not out.parent.is_dir():
+        raise InputError(f"{out} cannot be written: there is no folder {out.parent}; make it first")
+
+
+def _draw_positions(translator: Translator, out: Path, side: str) -> None:
+    config, model = translator.config.model, translator.model
+    table = (model.source_positions if side == "source" else model.target_positions).table  # (max_len, D)
+    whose = "" if config.positions == "sinusoidal" else f" of the {side}"
+    draw_positions(table[:SHOWN_POSITIONS], out, title=f"{config.positions.capitalize()} positions{whose}")

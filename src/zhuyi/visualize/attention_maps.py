@@ -1,0 +1,235 @@
+"""Attention maps of one text and its answer, and a picture of those of one layer."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from zhuyi.data.special_tokens import BOS
+from zhuyi.errors import InputError
+from zhuyi.predict import TextMaps
+from zhuyi.visualize import figures
+from zhuyi.visualize.fonts import drawable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+Place = Literal["encoder", "decoder", "cross"]
+PLACES: tuple[Place, ...] = get_args(Place)
+_NAMES = {"encoder": r"encoder\.(\d+)\.self", "decoder": r"decoder\.(\d+)\.self", "cross": r"decoder\.(\d+)\.cross"}
+_TITLES = {
+    "encoder": ("Encoder self-attention", "a row: where this source token looks"),
+    "decoder": ("Decoder self-attention", "a row: where the decoder looks back as it writes this token"),
+    "cross": ("Encoder-decoder attention", "a row: where the decoder looks in the source as it writes this token"),
+}
+
+SPACE = "▁"  # with which a tokenizer marks the beginning of a word
+MAX_LABELS = 120
+WIDEST_CELL, NARROWEST_CELL = 0.36, 0.235  # inches; a label of 8 points needs the latter
+SHORTEST_SIDE, LONGEST_HEAD = 2.4, 3.2
+ABOVE_HEAD, BETWEEN_HEADS = 0.3, 0.15
+COLOURS = "Blues"
+
+
+@dataclass(frozen=True, eq=False)
+class PlaceMaps:
+    """The maps of one place, from the first layer to the last, and the tokens they belong to.
+
+    Shape: layers: each (H, T, S), for T rows, the tokens that look, and S columns, those that are looked at.
+    """
+
+    place: Place
+    rows: list[str]
+    columns: list[str]
+    layers: list[np.ndarray]
+
+    def layer(self, number: int | None) -> np.ndarray:
+        """One layer's maps, counted from 1; None is the last.
+
+        Raises: InputError: there is no such layer.
+        """
+        if number is not None and not 1 <= number <= len(self.layers):
+            raise InputError(f"there is no layer {number} in the {self.place}; it has {_from_1_to(len(self.layers))}")
+        return self.layers[-1 if number is None else number - 1]
+
+    def head(self, layer: int | None, number: int | None) -> np.ndarray:
+        """One head's map, counted from 1; None is the mean of all.
+
+        Raises: InputError: there is no such layer or head.
+        """
+        heads = self.layer(layer)
+        if number is not None and not 1 <= number <= len(heads):
+            raise InputError(f"there is no head {number} in the {self.place}; a layer has {_from_1_to(len(heads))}")
+        return heads.mean(axis=0) if number is None else heads[number - 1]
+
+
+def _from_1_to(count: int) -> str:
+    return f"{count}, counted from 1" if count > 1 else "one, number 1"
+
+
+def places(text_maps: TextMaps) -> list[PlaceMaps]:
+    """Sort the maps of a text by place: encoder, decoder, cross, those that are there."""
+    source, target = list(text_maps.source_tokens), list(text_maps.target_tokens)
+    # The step that writes a token has read the start sign and the tokens before.
+    read = [BOS, *target][: len(target)]
+    tokens = {"encoder": (source, source), "decoder": (target, read), "cross": (target, source)}
+    found = [PlaceMaps(place, *tokens[place], _layers(text_maps, place)) for place in PLACES]
+    return [maps for maps in found if maps.layers]
+
+
+def _layers(text_maps: TextMaps, place: Place) -> list[np.ndarray]:
+    numbered = {int(match[1]): name for name in text_maps.maps if (match := re.fullmatch(_NAMES[place], name))}
+    return [text_maps.maps[numbered[number]].numpy() for number in sorted(numbered)]
+
+
+def choose_place(text_maps: TextMaps, place: str) -> PlaceMaps:
+    """The maps of one place.
+
+    Raises: InputError: the text has none there.
+    """
+    there = {maps.place: maps for maps in places(text_maps)}
+    for name, maps in there.items():
+        if name == place:
+            return maps
+    raise InputError(f"there are no maps of the place {place!r}; choose from {', '.join(there)}")
+
+
+def draw_maps(
+    text_maps: TextMaps,
+    path: str | Path,
+    *,
+    place: str = "cross",
+    layer: int | None = None,
+    head: int | None = None,
+) -> None:
+    """Draw one layer's maps into a PNG, a row for each token that looks, a column for each that is looked at.
+
+    Args:   place: encoder, decoder or cross.
+            layer: from 1; None is the last.
+            head: from 1; None draws the mean of the heads, and beside it each head.
+    Raises: InputError: there is no such place, layer or head, or the extra `plot` is not installed.
+    """
+    maps = choose_place(text_maps, place)
+    main, heads = maps.head(layer, head), maps.layer(layer)
+    title, reading = _TITLES[maps.place]
+    of_layer = f"layer {layer or len(maps.layers)} of {len(maps.layers)}"
+    of_head = f"mean of {len(heads)} heads" if head is None else f"head {head} of {len(heads)}"
+    with figures.style():
+        _draw(
+            main,
+            heads if head is None and len(heads) > 1 else heads[:0],
+            token_labels(maps.rows),
+            token_labels(maps.columns),
+            f"{title}, {of_layer}, {of_head}\n{reading}",
+            path,
+        )
+
+
+def token_labels(tokens: Sequence[str]) -> list[str]:
+    """Tokens as they can be read on an axis: words as they are, what continues a word with a hyphen before it.
+
+    A tokenizer marks the beginnings instead; but almost every token of a text is one, and a mark on each hides them.
+    """
+    marked = any(len(token) > 1 and token.startswith(SPACE) for token in tokens)  # single characters are not
+    before = ["", *tokens]
+    return [
+        ("-" if marked and _continues(token, previous) else "") + _readable(token)
+        for token, previous in zip(tokens, before, strict=False)
+    ]
+
+
+def _continues(token: str, before: str) -> bool:
+    return all(c.isalnum() and not _is_chinese(c) for c in (before[-1:], token[:1]))
+
+
+def _readable(token: str) -> str:
+    return "␣" * len(token) if token.strip(SPACE) == "" else drawable(token.replace(SPACE, " ").strip(" "))
+
+
+def _is_chinese(token: str) -> bool:
+    """Whether all of it is written in full-width signs, which stand upright one below the other."""
+    return all("\u2e80" <= c <= "\uffef" for c in token)
+
+
+def _draw(
+    main: np.ndarray, heads: np.ndarray, rows: list[str], columns: list[str], title: str, path: str | Path
+) -> None:
+    """Lay the axes out in inches; labels stand outside of them, where the crop of the saved file finds them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1, 1))  # so that a share of the figure is an inch
+    width, height = _side(len(columns)), _side(len(rows))
+    axes = figure.add_axes((0, 0, width, height))
+    drawn = _draw_map(axes, main)
+    _label(axes, rows, columns)
+    axes.set_title(title, loc="left", pad=12, linespacing=1.5)
+    _draw_scale(drawn, width, 0, height)
+    _draw_heads(figure, heads, width, height)
+    figures.save(figure, path)
+
+
+def _side(tokens: int) -> float:
+    """Inches for so many tokens: generous for few, never too narrow for a label."""
+    shown = min(tokens, MAX_LABELS)
+    cell = WIDEST_CELL - (WIDEST_CELL - NARROWEST_CELL) * min(1.0, shown / 60)
+    return max(SHORTEST_SIDE, cell * shown)
+
+
+def _draw_map(axes: "Axes", weights: np.ndarray, top: float | None = None) -> "AxesImage":
+    top = float(weights.max()) if top is None else top
+    drawn = axes.imshow(weights, cmap=COLOURS, vmin=0, vmax=top or 1.0, aspect="auto")
+    axes.tick_params(length=0)
+    return drawn
+
+
+def _draw_scale(drawn: "AxesImage", left: float, bottom: float, height: float) -> None:
+    figure = drawn.axes.figure
+    bar = figure.colorbar(drawn, cax=figure.add_axes((left + 0.12, bottom, 0.12, height)))
+    bar.outline.set_visible(False)
+    bar.ax.locator_params(nbins=6)
+    bar.ax.tick_params(labelsize=8, color=figures.FAINT)
+
+
+def _label(axes: "Axes", rows: list[str], columns: list[str]) -> None:
+    every_row, every_column = (math.ceil(len(tokens) / MAX_LABELS) for tokens in (rows, columns))
+    axes.set_yticks(range(0, len(rows), every_row), rows[::every_row], fontsize=8)
+    axes.xaxis.tick_top()
+    upright = ["\n".join(token) if _is_chinese(token) else token for token in columns]
+    axes.set_xticks(range(0, len(columns), every_column), upright[::every_column], fontsize=8)
+    for text, token in zip(axes.get_xticklabels(), columns[::every_column], strict=True):
+        text.set_rotation(0 if _is_chinese(token) or len(token) == 1 else 90)
+        text.set_linespacing(1.0)
+
+
+def _draw_heads(figure: "Figure", heads: np.ndarray, width: float, height: float) -> None:
+    """Small pictures of the single heads, right of the large one and on one scale of their own."""
+    if not len(heads):
+        return
+    columns = _grid_columns(len(heads), height)
+    tall = _head_height(len(heads), columns, height)
+    wide = min(LONGEST_HEAD, tall * width / height)
+    for number, weights in enumerate(heads):
+        row, column = divmod(number, columns)
+        left, bottom = width + 1.0 + column * (wide + BETWEEN_HEADS), height - tall - row * (tall + ABOVE_HEAD)
+        axes = figure.add_axes((left, bottom, wide, tall))
+        drawn = _draw_map(axes, weights, float(heads.max()))
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(f"head {number + 1}", fontsize=8, pad=3)
+    _draw_scale(drawn, width + 1.0 + columns * (wide + BETWEEN_HEADS) - BETWEEN_HEADS, height - tall, tall)
+
+
+def _grid_columns(heads: int, height: float) -> int:
+    """How many columns make the small pictures largest, all of them together no wider than the large one."""
+    fitting = [n for n in range(1, heads + 1) if n * _head_height(heads, n, height) <= height]
+    return max(fitting or [1], key=lambda columns: _head_height(heads, columns, height))
+
+
+def _head_height(heads: int, columns: int, height: float) -> float:
+    rows = math.ceil(heads / columns)
+    return min(LONGEST_HEAD, (height - ABOVE_HEAD * (rows - 1)) / rows)
