@@ -63,7 +63,7 @@ class RunFolder:
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         with replacing(self.weights_path) as path:
-            save_file(dict(weights), path)
+            write_tensors(path, weights)
 
     def read_weights(self) -> dict[str, Tensor]:
         if not self.weights_path.exists():
@@ -96,20 +96,24 @@ class RunFolder:
                 path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Add a checkpoint; one of a step that has one already is of the same state, and only its progress is news."""
         final = self.checkpoints_path / str(checkpoint.progress["step"])
+        progress = json.dumps(checkpoint.progress)
+        if final.exists():
+            with replacing(final / "progress.json") as path:
+                path.write_text(progress, encoding="utf-8")
+            return
         self.checkpoints_path.mkdir(exist_ok=True)
         for leftover in self.checkpoints_path.glob("unfinished-*"):
             shutil.rmtree(leftover)
         unfinished = self.checkpoints_path / f"unfinished-{final.name}"
         unfinished.mkdir()
-        save_file(checkpoint.weights, unfinished / "model.safetensors")
-        save_file(checkpoint.optimizer, unfinished / "optimizer.safetensors")
-        (unfinished / "progress.json").write_text(json.dumps(checkpoint.progress), encoding="utf-8")
+        write_tensors(unfinished / "model.safetensors", checkpoint.weights)
+        write_tensors(unfinished / "optimizer.safetensors", checkpoint.optimizer)
+        (unfinished / "progress.json").write_text(progress, encoding="utf-8")
         for file in unfinished.iterdir():
             sync(file)
         sync(unfinished)
-        if final.exists():  # written in an earlier life, from the same state
-            shutil.rmtree(final)
         os.rename(unfinished, final)
         sync(self.checkpoints_path)
 
@@ -135,6 +139,14 @@ class RunFolder:
         doomed = self.checkpoints_path / f"unfinished-{step}"  # so that half a removal is never read
         os.rename(folder, doomed)
         shutil.rmtree(doomed)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, for the same people to read as any new file; the library keeps it to its owner."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path)
+    path.chmod(mode)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
