@@ -39,6 +39,7 @@ class Progress:
 
     Args:   epoch, batch: the next micro-batch to read.
             micro_batches: a step takes so many, over all processes.
+            loss_sum, tokens: negative log-likelihood and target tokens of the steps since the last evaluation.
             evaluations: [step, score] of each evaluation, the score such that more is better.
     """
 
@@ -49,6 +50,8 @@ class Progress:
     minutes: float = 0.0
     plateau_factor: float = 1.0
     nonfinite: int = 0
+    loss_sum: float = 0.0
+    tokens: int = 0
     evaluations: list[list[float]] = field(default_factory=list)
 
     @property
@@ -65,10 +68,15 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: Ru
     Returns: the validation scores of the weights left in the folder, and `interrupted`: whether a signal ended it.
     Raises: InputError: the folder holds a run and `resume` is not set, or the data or config is unusable.
     """
+    is_new = not folder.config_path.exists()
     processes = Processes()
     log = log or RunLog(folder, quiet=not processes.is_first)
     try:
         return _Training(config, folder, resume, processes, log).run()
+    except InputError:
+        if is_new:  # what cannot begin leaves no run behind that would stand in the way of the next try
+            folder.config_path.unlink(missing_ok=True)
+        raise
     finally:
         log.close()
         processes.close()
@@ -82,6 +90,7 @@ class _Training:
                 "or choose another --out"
             )
         self.folder, self.processes, self.log = folder, processes, log
+        config = self._claim(config)
         _set_machine(config.train)
         self.task, self.config = self._prepare(config)
         self.settings = self.config.train
@@ -103,18 +112,20 @@ class _Training:
         self.log.start(self.progress.step, self.settings, self.progress.minutes)
         started = time.monotonic() - 60 * self.progress.minutes
         with _SignalsNoted() as signals:
+            if self._evaluation_is_due():  # a signal came before it in the last life
+                self._evaluate()
+                self._save()
             micro_batches = self._micro_batches()
-            while not (finished := self._limit_reached()) and not self.interrupted:
+            while not (self._limit_reached() or self.interrupted):
                 self._step(micro_batches)
-                self.progress.minutes = (time.monotonic() - started) / 60
-                self._agree(signals)
-                evaluate_now = self.progress.step % self.settings.eval_every_steps == 0 or self._limit_reached()
-                if evaluate_now and not self.interrupted:
+                self._agree(signals, started)
+                evaluate_now = self._evaluation_is_due() and not self.interrupted
+                if evaluate_now:
                     self._evaluate()
-                    self.progress.minutes = (time.monotonic() - started) / 60
+                    self._agree(signals, started)
                 if evaluate_now or self.interrupted or self.progress.step % self.settings.save_every_steps == 0:
                     self._save()
-        if not finished:
+        if self.interrupted:
             self.log.say(
                 f"Stopped at step {self.progress.step:,}; go on with: zhuyi train --resume --out {self.folder.path}"
             )
@@ -143,9 +154,12 @@ class _Training:
         rate = learning_rate(self.settings, progress.step, self.config.model.d_model, progress.plateau_factor)
         # The processes' gradients were averaged; the loss is a sum over all their tokens.
         factor = processes.count / max(1.0, float(sums[2]))
-        norm = self.optimizer.step(rate, factor, self.settings.clip_norm)
-        if math.isfinite(norm) and math.isfinite(float(sums[0])):
+        loss_is_finite = math.isfinite(float(sums[0]))
+        norm = self.optimizer.step(rate, factor, self.settings.clip_norm, move=loss_is_finite)
+        if loss_is_finite and math.isfinite(norm):
             progress.nonfinite = 0
+            progress.loss_sum += float(sums[1])
+            progress.tokens += int(sums[2])
             self.log.step(progress.step, progress.epoch, float(sums[1] / sums[2]), rate, int(sums[2]))
         else:
             self._note_nonfinite(mine, float(sums[0] / sums[2]), norm)
@@ -155,11 +169,11 @@ class _Training:
         progress = self.progress
         while True:
             order = self.batches.order(progress.epoch)
-            while progress.batch < len(order):
-                rows = order[progress.batch]
+            for rows in order[progress.batch :]:
                 progress.batch += 1
+                if progress.batch == len(order):  # at once: an epoch's last batch ends it, not the next one's first
+                    progress.epoch, progress.batch = progress.epoch + 1, 0
                 yield rows
-            progress.epoch, progress.batch = progress.epoch + 1, 0
 
     def _limit_reached(self) -> bool:
         progress, settings = self.progress, self.settings
@@ -171,9 +185,14 @@ class _Training:
         ]
         return any(reached)
 
-    def _agree(self, signals: "_SignalsNoted") -> None:
+    def _evaluation_is_due(self) -> bool:
+        progress = self.progress
+        done = progress.step == 0 or (progress.evaluations and progress.evaluations[-1][0] == progress.step)
+        return not done and (progress.step % self.settings.eval_every_steps == 0 or self._limit_reached())
+
+    def _agree(self, signals: "_SignalsNoted", started: float) -> None:
         """All processes stop at the same step, on any one's signal and on the first one's clock."""
-        first = self.progress.minutes if self.processes.is_first else 0.0
+        first = (time.monotonic() - started) / 60 if self.processes.is_first else 0.0
         shared = self.processes.sum(torch.tensor([float(signals.noted), first], dtype=torch.float64))
         self.interrupted = bool(shared[0])
         self.progress.minutes = float(shared[1])
@@ -184,7 +203,9 @@ class _Training:
         if self.processes.is_first:
             scores, samples = self._scores()
             score += self._monitored(scores)
-            self.log.evaluation(progress.step, progress.minutes, scores, samples)
+            train_loss = progress.loss_sum / max(1, progress.tokens)
+            self.log.evaluation(progress.step, progress.minutes, train_loss, scores, samples)
+        progress.loss_sum, progress.tokens = 0.0, 0
         progress.evaluations.append([progress.step, float(self.processes.sum(score))])
         if self.settings.schedule == "plateau" and progress.since_best:
             progress.plateau_factor *= PLATEAU_DECAY
@@ -224,9 +245,17 @@ class _Training:
         self.processes.wait()
         return scores
 
+    def _claim(self, config: RunConfig) -> RunConfig:
+        """The folder's own config; a new folder gets it first of all, so that --resume finds it after any kill."""
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self.processes.wait()  # lest one process find another's config and think the folder in use
+        if self.processes.is_first and not self.folder.config_path.exists():
+            self.folder.write_config(config)
+        self.processes.wait()
+        return self.folder.read_config()
+
     def _prepare(self, config: RunConfig) -> tuple[Any, RunConfig]:
         """Tokenizers, data and the sizes that follow from them; written to the folder once they are known."""
-        self.folder.path.mkdir(parents=True, exist_ok=True)
         make = TASKS[config.task].task.prepare
         settings = config.train
         arguments = (
@@ -242,10 +271,8 @@ class _Training:
         task = make(*arguments)
         if self.processes.is_first:
             self.processes.wait()
-        if self.folder.config_path.exists():
-            return task, self.folder.read_config()
         resolved = resolve(config, task.derived_sizes(), self.processes.device)
-        if self.processes.is_first:
+        if self.processes.is_first and resolved != config:
             self.folder.write_config(resolved)
         self.processes.wait()
         return task, resolved
@@ -253,7 +280,8 @@ class _Training:
     def _load_checkpoint(self) -> None:
         steps = self.folder.checkpoint_steps()
         if not steps:
-            self.folder.cut_metrics(0)
+            if self.processes.is_first:
+                self.folder.cut_metrics(0)
             if self.settings.init:
                 self._take_weights(find_run(self.settings.init))
             self.optimizer.refresh_copy()

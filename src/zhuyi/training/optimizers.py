@@ -32,14 +32,14 @@ class MasterAdam:
             for master in self._masters:
                 master.grad = torch.zeros_like(master)
 
-    def step(self, learning_rate: float, factor: float, clip_norm: float) -> float:
+    def step(self, learning_rate: float, factor: float, clip_norm: float, *, move: bool = True) -> float:
         """Scale the gradients by `factor`, clip their norm, and move the weights; returns the norm before clipping.
 
-        A norm that is not finite moves nothing.
+        A norm that is not finite moves nothing, and neither does anything with `move` False.
         """
         grads = self._gradients()
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) * factor
-        if norm == norm and norm != float("inf"):
+        if move and norm == norm and norm != float("inf"):
             torch._foreach_mul_(grads, factor * min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else factor)
             for group in self._adam.param_groups:
                 group["lr"] = learning_rate

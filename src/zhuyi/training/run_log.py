@@ -35,7 +35,7 @@ class RunLog:
         self._row = self._bar.add_task("train", total=None, numbers="", left="", visible=False)
         self._writer: Any = _tensorboard(folder) if not quiet else None
         self._settings = TrainConfig(max_steps=1)
-        self._loss_sum, self._tokens, self._seconds = 0.0, 0, 0.0
+        self._tokens, self._seconds = 0, 0.0
         self._shown_loss: float | None = None
         self._speed: float | None = None
         self._rate = 0.0
@@ -55,30 +55,26 @@ class RunLog:
         """Note one step; `loss` is the mean negative log-likelihood of its `tokens`."""
         now = time.monotonic()
         seconds, self._last = now - self._last, now
-        self._loss_sum, self._tokens, self._seconds = (
-            self._loss_sum + loss * tokens,
-            self._tokens + tokens,
-            self._seconds + seconds,
-        )
+        self._tokens, self._seconds = self._tokens + tokens, self._seconds + seconds
         self._shown_loss = _smooth(self._shown_loss, loss)
         self._speed = _smooth(self._speed, tokens / max(seconds, 1e-9))
         self._rate = rate
         self._show(step, epoch)
 
     def evaluation(
-        self, step: int, minutes: float, scores: dict[str, Any], samples: list[tuple[str, str, str]]
+        self, step: int, minutes: float, loss: float, scores: dict[str, Any], samples: list[tuple[str, str, str]]
     ) -> None:
-        """Note the scores since the last evaluation, and show what the model now writes."""
+        """Note the training loss since the last evaluation and the scores, and show what the model now writes."""
         row = {
             "step": step,
             "minutes": round(minutes, 3),
-            "train_loss": self._loss_sum / max(1, self._tokens),
+            "train_loss": loss,
             "learning_rate": self._rate,
             "tokens_per_second": round(self._tokens / max(self._seconds, 1e-9), 1),
             **scores,
         }
         self._folder.append_metrics(row)
-        self._loss_sum, self._tokens, self._seconds = 0.0, 0, 0.0
+        self._tokens, self._seconds = 0, 0.0
         self._score = "  ".join(f"{key} {_short(value)}" for key, value in scores.items())
         self.say(f"step {step:,}  {self._score}")
         for source, found, reference in samples:
