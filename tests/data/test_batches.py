@@ -1,8 +1,11 @@
 """Every row once, within the budget, little padding, and the same order in every process."""
 
+import gzip
+from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -11,6 +14,7 @@ from zhuyi.data.special_tokens import PAD_ID
 
 lengths_of_pairs = st.integers(0, 200).flatmap(lambda n: arrays(np.int32, (n, 2), elements=st.integers(1, 90)))
 budgets = st.integers(1, 600)
+DATA = Path("../shared/data")
 
 
 def cost(lengths: np.ndarray, rows: np.ndarray) -> int:
@@ -18,6 +22,7 @@ def cost(lengths: np.ndarray, rows: np.ndarray) -> int:
     return len(rows) * int(lengths[rows].max())
 
 
+@settings(max_examples=50, deadline=None)
 @given(lengths_of_pairs, budgets, st.integers(0, 2**40), st.integers(0, 99), st.booleans(), st.sampled_from([1, 3, 8]))
 def test_every_row_once_and_the_budget_kept(lengths, batch_tokens, seed, epoch, shuffle, multiple_of):
     settings = {"batch_tokens": batch_tokens, "seed": seed, "epoch": epoch}
@@ -64,6 +69,7 @@ def test_a_row_beyond_the_budget_is_a_batch_by_itself():
     assert sorted(sorted(b.tolist()) for b in batches) == [[0, 2, 3], [1]]
 
 
+@settings(max_examples=50, deadline=None)
 @given(lengths_of_pairs.filter(len), budgets, st.integers(0, 5))
 def test_no_batch_costs_much_more_than_the_largest(lengths, batch_tokens, epoch):
     tried = largest(lengths, batch_tokens)
@@ -77,6 +83,7 @@ def test_the_largest_batch_has_the_longest_rows_where_several_fill_the_budget():
     assert sorted(largest(np.array([10] * 50 + [50, 49]), 100).tolist()) == [50, 51]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.integers(3, 9), max_size=7), max_size=5))
 def test_pad(rows):
     ids, mask = pad([np.array(row, np.int32) for row in rows])
@@ -86,3 +93,47 @@ def test_pad(rows):
         assert row_ids[row_mask].tolist() == row
         assert row_mask.tolist() == [True] * len(row) + [False] * (len(row_ids) - len(row))
         assert (row_ids[~row_mask] == PAD_ID).all()
+
+
+def _tatoeba() -> np.ndarray:
+    with gzip.open(DATA / "tatoeba-zh-en/train.tsv.gz", "rt", encoding="utf-8") as file:
+        pairs = [line.split("\t") for line in file]
+    # Near enough to subwords: two characters or one word each, and the end sign.
+    return np.array([[len(zh) // 2 + 2, len(en.split()) + 3] for zh, en, *_ in pairs])
+
+
+def _multi30k() -> np.ndarray:
+    sides = []
+    for language in ("en", "de"):
+        with gzip.open(DATA / f"multi30k-en-de/train.{language}.gz", "rt", encoding="utf-8") as file:
+            sides.append([len(line.split()) + 3 for line in file])
+    return np.array(sides).T
+
+
+@pytest.mark.parametrize("read", [_tatoeba, _multi30k])
+@pytest.mark.parametrize("batch_tokens", [1024, 4096])
+def test_padding_of_real_data_is_under_a_tenth(read, batch_tokens):
+    if not DATA.exists():
+        pytest.skip(f"needs {DATA}")
+    lengths = read()
+    for epoch in range(3):
+        batches = order(lengths, batch_tokens=batch_tokens, seed=1, epoch=epoch)
+        padded = sum(len(batch) * int(lengths[batch].max(axis=0).sum()) for batch in batches)
+        assert lengths.sum() > 0.9 * padded
+        # Full batches too: what the budget pays for is used.
+        assert len(batches) < 1.1 * lengths.max(axis=1).sum() / batch_tokens + 1
+
+
+def test_one_side_needs_no_padding_where_lengths_are_plenty():
+    lengths = np.random.default_rng(0).integers(3, 40, 20_000)
+    batches = order(lengths, batch_tokens=1000, seed=1, epoch=0)
+    assert lengths.sum() > 0.98 * sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    assert [b.tolist() for b in batches] == [
+        b.tolist() for b in order(lengths[:, None], batch_tokens=1000, seed=1, epoch=0)
+    ]
+
+
+def test_rows_do_not_always_meet_the_same_rows():
+    lengths = np.random.default_rng(0).integers(3, 9, (4000, 2))
+    first, second = ({frozenset(b.tolist()) for b in order(lengths, batch_tokens=400, seed=1, epoch=e)} for e in (0, 1))
+    assert len(first & second) < 0.1 * len(first)

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from zhuyi.data import unigram
 from zhuyi.data.unigram import train_unigram
 
-words = st.dictionaries(st.text("abcd你好", min_size=1, max_size=7), st.integers(1, 9), min_size=1, max_size=12)
+words, latin_words = (
+    st.dictionaries(st.text(letters, min_size=1, max_size=7), st.integers(1, 9), min_size=1, max_size=12)
+    for letters in ("abcd你好", "abcd")
+)
 
 
 def segmentations(stretch: str):
@@ -29,33 +32,30 @@ def seeded(stretches, many=1000):
     return lattice, seeds, names, probs
 
 
-@given(words)
-@settings(deadline=None)
-def test_seeds_are_the_strings_that_occur_twice_with_their_counts(stretches):
+@given(latin_words)
+@settings(deadline=None, max_examples=30)
+def test_seeds_are_the_strings_that_occur_twice_and_are_no_mere_beginning_of_one_longer(stretches):
     _, seeds, names, _ = seeded(stretches)
     counts: dict[str, int] = {}
     for stretch, count in stretches.items():
         for a, b in itertools.combinations(range(len(stretch) + 1), 2):
             counts[stretch[a:b]] = counts.get(stretch[a:b], 0) + count
+    wanted = {
+        string: count
+        for string, count in counts.items()
+        if len(string) == 1 or (count >= 2 and all(counts.get(string + c) != count for c in "abcd"))
+    }
+    assert {name: int(seeds.frequency[i]) for i, name in enumerate(names)} == wanted
 
-    def wanted(string: str) -> bool:
-        if len(string) == 1:
-            return True
-        short = len(string) <= 4 or not {"你", "好"} & set(string)
-        extended = any(counts.get(string + c) == counts[string] and reached(string + c) for c in "abcd你好")
-        return short and counts[string] >= 2 and not extended and reached(string)
 
-    def reached(string: str) -> bool:
-        return len(string) <= 4 or not {"你", "好"} & set(string[: len(string) - 4])
-
-    assert set(names) <= {string for string in counts if len(string) == 1 or counts[string] >= 2}
-    assert {name: int(seeds.frequency[i]) for i, name in enumerate(names)} == {n: counts[n] for n in names}
-    unspaced = {string for string in counts if {"你", "好"} & set(string)}
-    assert {s for s in counts if wanted(s)} - unspaced == set(names) - unspaced
+def test_pieces_of_unspaced_scripts_are_words_not_phrases():
+    pieces = [piece for piece, _ in train_unigram({"我昨天在图书馆读书": 50, "▁internationally": 50}, 60)]
+    assert max(len(piece) for piece in pieces if "▁" not in piece and not piece.isascii()) == 4
+    assert "▁internationally" in pieces
 
 
 @given(words)
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 def test_expected_counts_are_a_sum_over_all_segmentations(stretches):
     lattice, seeds, names, probs = seeded(stretches)
     prob = dict(zip(names, probs, strict=True))
@@ -71,7 +71,7 @@ def test_expected_counts_are_a_sum_over_all_segmentations(stretches):
 
 
 @given(words)
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 def test_the_walk_takes_the_likeliest_segmentation(stretches):
     lattice, seeds, names, probs = seeded(stretches)
     prob = dict(zip(names, probs, strict=True))
@@ -87,7 +87,7 @@ def test_the_walk_takes_the_likeliest_segmentation(stretches):
 
 
 @given(words)
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 def test_a_piece_stands_for_itself_only_without_itself(stretches):
     lattice, seeds, names, probs = seeded(stretches)
     if len(names) == int((seeds.length == 1).sum()):
@@ -103,7 +103,7 @@ def test_a_piece_stands_for_itself_only_without_itself(stretches):
 
 
 @given(words, st.integers(1, 30), st.randoms(use_true_random=False))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 def test_any_order_of_the_stretches_gives_the_same_pieces(stretches, size, rng):
     size = max(size, len(set("".join(stretches))))
     pieces = train_unigram(stretches, size)
@@ -124,7 +124,7 @@ def test_a_common_word_is_a_piece_even_if_it_stands_in_no_other():
 
 def test_what_words_share_becomes_a_piece():
     roots = ["walk", "talk", "jump", "look", "cook", "play", "rain", "burn", "turn", "want", "call", "kick"]
-    stretches = {root + ending: 10 for root in roots for ending in ["", "ing", "ed", "s"]}
+    stretches = {root + ending: 1 for root in roots for ending in ["", "ing", "ed", "s"]}
     pieces = [piece for piece, _ in train_unigram(stretches, 40)]
     assert {"ing", "ed", "play", "jump", "want"} <= set(pieces)
 
