@@ -80,7 +80,8 @@ def train(
     scores = start.train(config, folder, resume=resume)
     if scores.pop("interrupted"):
         raise typer.Exit(130)
-    typer.echo(json.dumps({"run": str(folder.path), **scores}))
+    if scores:  # of several processes the first alone has any
+        typer.echo(json.dumps({"run": str(folder.path), **scores}))
 
 
 @app.command()
@@ -91,6 +92,7 @@ def evaluate(
     beam: Beam = None,
     alpha: Annotated[float | None, typer.Option(help="Of the length rule.")] = None,
     precision: Precision = None,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="Score without regard to case.")] = False,
     output: Annotated[Path | None, typer.Option(help="Also write the translations here, one a line.")] = None,
     json_: Json = False,
 ) -> None:
@@ -99,7 +101,14 @@ def evaluate(
     from zhuyi.predict import load
 
     scores = evaluate_pairs(
-        load(run, precision), pairs, _columns(columns) if pairs else None, beam, alpha, output, typer_echo_error
+        load(run, precision),
+        pairs,
+        columns=_columns(columns) if pairs else None,
+        beam=beam,
+        alpha=alpha,
+        lowercase=lowercase,
+        output=output,
+        warn=typer_echo_error,
     )
     if json_:
         typer.echo(json.dumps(scores, ensure_ascii=False))

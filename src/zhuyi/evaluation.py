@@ -19,16 +19,19 @@ SCORED_TOGETHER = 256
 def evaluate_pairs(
     translator: Translator,
     pairs: Sequence[str] | None,
-    columns: tuple[int, int] | None,
-    beam: int | None,
-    alpha: float | None,
-    output: Path | None,
-    warn: Callable[[str], None],
+    *,
+    columns: tuple[int, int] | None = None,
+    beam: int | None = None,
+    alpha: float | None = None,
+    lowercase: bool = False,
+    output: Path | None = None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
     """Translate the sources and score the result against the targets, both as they stand in the files.
 
     Args:   pairs: files of pairs; the run's own test set where None.
             columns: of those files; the run's own where None.
+            lowercase: score without regard to case; the signature says so.
             output: where the translations are written too, one a line.
     Raises: InputError: there is no test set, or no pair in it.
     """
@@ -49,7 +52,9 @@ def evaluate_pairs(
         with replacing(output) as path:
             path.write_text("".join(each.text + "\n" for each in found), encoding="utf-8", newline="\n")
     return {
-        **translation_scores([each.text for each in found], [pair.target for pair in kept], data.target),
+        **translation_scores(
+            [each.text for each in found], [pair.target for pair in kept], data.target, lowercase=lowercase
+        ),
         "sentences": len(kept),
         "beam": translator.decode_config(beam=beam).beam,
         "tokens_per_second": round(sum(len(each.tokens) + 1 for each in found) / seconds, 1),

@@ -11,6 +11,7 @@ from torch import nn
 
 from zhuyi.config import RunConfig
 from zhuyi.data.batches import pad
+from zhuyi.data.normalization import contains_han, simplify
 from zhuyi.data.special_tokens import BOS_ID
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Rule
@@ -98,6 +99,7 @@ class Translator:
     ) -> Iterator[Translation]:
         """As `translate`, one after the other, in memory bounded by a window of texts."""
         decode = self.decode_config(beam=beam, alpha=alpha)
+        texts = map(self._read, texts)
         return translate_texts(
             self.model,
             self.source_tokenizer,
@@ -143,7 +145,7 @@ class Translator:
                 raise InputError(
                     f"pair {start + i + 1} is longer than the {self.model.max_len} tokens of the model; shorten it"
                 )
-        sources = [self.source_tokenizer.encode(source) for source, _ in pairs]
+        sources = [self.source_tokenizer.encode(self._read(source)) for source, _ in pairs]
         targets = [self.target_tokenizer.encode(target) for _, target in pairs]
         (src, src_mask), (expected, tgt_mask) = self._padded(sources), self._padded(targets)
         tgt = torch.cat([torch.full_like(expected[:, :1], BOS_ID), expected[:, :-1]], dim=1)
@@ -163,6 +165,7 @@ class Translator:
         """
         if target is None:
             target = self.translate([source], beam=beam)[0].text
+        source = self._read(source)
         sides = self.source_tokenizer.encode(source), self.target_tokenizer.encode(target)
         if min(map(len, sides)) < 2:
             raise InputError("there is nothing to attend to: the text or its translation is empty")
@@ -176,6 +179,10 @@ class Translator:
             tuple(self.target_tokenizer.tokens(target)),
             {name: weights[0].float().cpu() for name, weights in maps.weights.items()},
         )
+
+    def _read(self, source: str) -> str:
+        """A source text in the characters that the run was trained on."""
+        return simplify(source) if self.config.data.cleaning.simplify and contains_han(source) else source
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = pad([np.array(row) for row in rows])
