@@ -25,6 +25,7 @@ LAYERS = (
     {"training"},
     {"serving"},
     {"cli"},
+    {"__main__"},
 )
 FREE = {"zhuyi", "zhuyi.errors", "zhuyi.atomic", "zhuyi.machine", "zhuyi.data.special_tokens"}
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
