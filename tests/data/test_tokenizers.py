@@ -125,6 +125,13 @@ def test_tokens_show_what_a_reader_can_read(tokenizers):
     assert "<E9>" in tokenizers["byte-bpe"].tokens("龘")  # its bytes, for it never occurred
 
 
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "character"])
+def test_unknown_characters_are_dropped_and_the_sign_of_a_space_is_no_space(kind):
+    tokenizer = train_tokenizer(["a_b a_b", "c"], TokenizerConfig(kind))
+    assert tokenizer.decode(tokenizer.encode("龘c龖")) == "c"
+    assert tokenizer.decode(tokenizer.encode("a▁b")) == "a_b"
+
+
 @all_kinds
 def test_save_and_load(tokenizers, kind, tmp_path):
     path = tmp_path / "tokenizer.json"

@@ -33,7 +33,7 @@ CUT = "\0"
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー々〆〇"
 # What no piece mixes with a word: punctuation, symbols, digits. The apostrophe of "don't" counts as a letter.
 _ALONE = rf"▁?(?!(?<=\p{{L}})['’](?=\p{{L}}))[[\p{{P}}\p{{S}}\p{{Nd}}]&&[^{SPACE}]]"
-_STRETCHES = rf"[{_UNSPACED}]+|{SPACE}(?=[{_UNSPACED}])|{_ALONE}"
+_STRETCHES = rf"[{_UNSPACED}]+|{_ALONE}"
 _NEEDLESS_SPACE = rf"\A (?=[^\p{{L}}\p{{N}}]|[{_UNSPACED}]|\z)"
 
 
