@@ -12,7 +12,8 @@ import torch
 from zhuyi.config import RunConfig, parse_config
 from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizer
 from zhuyi.run_folder import RunFolder, named_weights
-from zhuyi.training.loop import build_model
+from zhuyi.training.loop import build_model, train
+from zhuyi.training.run_log import RunLog
 
 CHINESE = "零一二三四五六七八九"
 ENGLISH = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -123,3 +124,26 @@ def zhuyi(*arguments: str | Path, stdin: str | None = None, **environment: str) 
         timeout=240,
         check=False,
     )
+
+
+class SilentLog(RunLog):
+    """Keeps what would have been shown, and draws nothing."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__(folder, quiet=True)
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+    def warn(self, message: str) -> None:
+        self.said.append(f"warning: {message}")
+
+    def draw_curves(self) -> None:
+        pass
+
+
+def train_tiny(config: RunConfig, path: Path, *, resume: bool = False) -> tuple[dict[str, Any], SilentLog]:
+    """Train in this process; the scores, and what was said."""
+    log = SilentLog(RunFolder(path))
+    return train(config, RunFolder(path), resume=resume, log=log), log
