@@ -1,8 +1,8 @@
 """From files of sentence pairs to tokenizers and batches: cleaned, split, tokenised once into a cache on disk."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,10 +128,16 @@ def prepare_pair_data(config: PairDataConfig, folder: Path, seed: int, announce:
     """
     cache = folder / "cache"
     cache.mkdir(parents=True, exist_ok=True)
+    text_files = [cache / f"{split}-text.arrow" for split in ("train", "valid")]
+    id_files = [cache / f"{split}.arrow" for split in ("train", "valid")]
+    origin = json.dumps([asdict(replace(config, test=(), max_len=0)), seed], ensure_ascii=False)
+    _forget_unless(cache / "cleaned-from.json", origin, [cache / "cleaning.json", *text_files, *id_files])
     if not (cache / "cleaning.json").exists():
         _clean(config, cache, seed, announce)
     texts = {split: Corpus.open(cache / f"{split}-text.arrow") for split in ("train", "valid")}
-    source_tokenizer, target_tokenizer = _tokenizers(config, folder, texts["train"], announce)
+    source_tokenizer, target_tokenizer = _tokenizers(config, folder, origin, texts["train"], announce)
+    encoder = json.dumps([source_tokenizer.fingerprint(), target_tokenizer.fingerprint(), config.max_len])
+    _forget_unless(cache / "encoded-by.json", encoder, id_files)
     for split in ("train", "valid"):
         if not (cache / f"{split}.arrow").exists():
             pairs = _text_pairs(texts[split])
@@ -145,11 +151,11 @@ def prepare_pair_data(config: PairDataConfig, folder: Path, seed: int, announce:
             )
             left_out = f"; {encoded.too_long:,} longer than max_len = {config.max_len} left out"
             announce(f"{split}: {encoded.kept:,} pairs{left_out if encoded.too_long else ''}")
-            if not encoded.kept:
-                raise InputError(f"no {split} pair is at most {config.max_len} tokens long; raise data.max_len")
-    return PairData(
-        source_tokenizer, target_tokenizer, Corpus.open(cache / "train.arrow"), Corpus.open(cache / "valid.arrow")
-    )
+    data = PairData(source_tokenizer, target_tokenizer, *map(Corpus.open, id_files))
+    for split, corpus in (("train", data.train), ("valid", data.valid)):
+        if not len(corpus):
+            raise InputError(f"no {split} pair is at most {config.max_len} tokens long; raise data.max_len")
+    return data
 
 
 def load_tokenizers(config: PairDataConfig, folder: Path) -> tuple[Tokenizer, Tokenizer]:
@@ -160,10 +166,26 @@ def load_tokenizers(config: PairDataConfig, folder: Path) -> tuple[Tokenizer, To
     return Tokenizer.load(folder / "tokenizer.source.json"), Tokenizer.load(folder / "tokenizer.target.json")
 
 
-def _tokenizers(config: PairDataConfig, folder: Path, texts: Corpus, announce: Announce) -> tuple[Tokenizer, Tokenizer]:
+def _forget_unless(note: Path, origin: str, made: Sequence[Path]) -> None:
+    """Remove what a training that ended before it began has left, where the note beside it names another origin."""
+    if not note.exists() or note.read_text(encoding="utf-8") != origin:
+        for path in made if note.exists() else ():
+            path.unlink(missing_ok=True)
+        with replacing(note) as unfinished:
+            unfinished.write_text(origin, encoding="utf-8")
+
+
+def _tokenizers(
+    config: PairDataConfig, folder: Path, origin: str, texts: Corpus, announce: Announce
+) -> tuple[Tokenizer, Tokenizer]:
+    """Train the tokenizers, unless they are there: from an earlier life, or laid there by the user."""
     joint = config.tokenizer.joint
     names = ["tokenizer.json"] if joint else ["tokenizer.source.json", "tokenizer.target.json"]
+    trained_from = folder / "cache" / "tokenizer-trained-from.json"
+    if trained_from.exists():
+        _forget_unless(trained_from, origin, [folder / name for name in names])
     if not all((folder / name).exists() for name in names):
+        _forget_unless(trained_from, origin, ())
         source, target = texts.texts("source"), texts.texts("target")
         trained = train_tokenizers(source, target, config.tokenizer)
         for name, tokenizer in zip(names, trained, strict=False):
