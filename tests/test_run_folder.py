@@ -3,14 +3,12 @@
 import json
 import os
 import stat
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.killing import Killed, kill_everywhere
 from tests.tiny import random_run, tiny_config
 from torch import Tensor, nn
 
@@ -18,57 +16,6 @@ import zhuyi
 from zhuyi.atomic import replacing
 from zhuyi.errors import InputError
 from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
-
-
-class Killed(BaseException):
-    """Stands for `kill -9`: from here on nothing reaches the disk, not even what `finally` wants to do."""
-
-
-class Death:
-    """Counts what is done to files below a folder, and dies at the operation with the given number."""
-
-    WRITING = frozenset({"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate"})
-
-    def __init__(self) -> None:
-        self.folder: str | None = None
-        self.at = self.count = 0
-        sys.addaudithook(self.see)
-
-    def see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.folder is None or event not in self.WRITING:
-            return
-        if not str(arguments[0]).startswith(self.folder) and not isinstance(arguments[0], int) and event == "open":
-            return
-        self.count += 1
-        if self.count >= self.at:
-            raise Killed(event)
-
-    @contextmanager
-    def before(self, operation: int, folder: Path) -> Iterator[None]:
-        self.folder, self.at, self.count = str(folder), operation, 0
-        try:
-            yield
-        finally:
-            self.folder = None
-
-
-@pytest.fixture(scope="session")
-def death() -> Death:
-    return Death()
-
-
-def kill_everywhere(death: Death, folder: Path, write: Callable[[], None], look: Callable[[bool], None]) -> int:
-    """Call `write` again and again, killed one operation later each time, until it gets through; `look` in between."""
-    for operation in range(1, 200):
-        try:
-            with death.before(operation, folder):
-                write()
-        except Killed:
-            look(False)
-        else:
-            look(True)
-            return operation - 1
-    raise AssertionError("no end of operations")
 
 
 def weights(value: float) -> dict[str, Tensor]:
@@ -83,7 +30,7 @@ def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_file_is_old_or_new_whenever_its_writer_dies(tmp_path: Path, death: Death) -> None:
+def test_a_file_is_old_or_new_whenever_its_writer_dies(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -94,7 +41,7 @@ def test_a_file_is_old_or_new_whenever_its_writer_dies(tmp_path: Path, death: De
     def look(through: bool) -> None:
         assert path.read_text() == "new" if through else path.read_text() in ("old", "new")
 
-    assert kill_everywhere(death, tmp_path, write, look) >= 3
+    assert kill_everywhere(tmp_path, write, look) >= 3
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
@@ -107,19 +54,17 @@ def test_an_error_while_writing_leaves_the_old_file_alone(tmp_path: Path) -> Non
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("file", "old")]
 
 
-def test_config_and_weights_are_old_or_new(tmp_path: Path, death: Death) -> None:
+def test_config_and_weights_are_old_or_new(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     old, new = tiny_config("old.tsv"), tiny_config("new.tsv", max_steps=99)
     folder.write_config(old)
     folder.write_weights(weights(1.0))
     assert kill_everywhere(
-        death,
         tmp_path,
         lambda: folder.write_config(new),
         lambda through: _is(folder.read_config() == new, folder.read_config() == old, through),
     )
     assert kill_everywhere(
-        death,
         tmp_path,
         lambda: folder.write_weights(weights(2.0)),
         lambda through: _is(
@@ -150,7 +95,7 @@ def test_half_a_file_never_takes_the_place_of_the_whole(tmp_path: Path, monkeypa
     assert folder.checkpoint_steps() == [5]
 
 
-def test_a_checkpoint_is_complete_or_invisible(tmp_path: Path, death: Death) -> None:
+def test_a_checkpoint_is_complete_or_invisible(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_checkpoint(checkpoint(5, epoch=1))
 
@@ -162,11 +107,11 @@ def test_a_checkpoint_is_complete_or_invisible(tmp_path: Path, death: Death) -> 
             assert same(found.optimizer, {"a.exp_avg": torch.full((3, 5), 0.5 * step)})
             assert found.progress == {"step": step, "epoch": step // 5}
 
-    assert kill_everywhere(death, tmp_path, lambda: folder.write_checkpoint(checkpoint(10, epoch=2)), look) >= 8
+    assert kill_everywhere(tmp_path, lambda: folder.write_checkpoint(checkpoint(10, epoch=2)), look) >= 8
     assert sorted(path.name for path in folder.checkpoints_path.iterdir()) == ["10", "5"]
 
 
-def test_the_progress_of_a_checkpoint_can_be_renewed(tmp_path: Path, death: Death) -> None:
+def test_the_progress_of_a_checkpoint_can_be_renewed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_checkpoint(checkpoint(5, evaluations=[]))
 
@@ -179,12 +124,10 @@ def test_the_progress_of_a_checkpoint_can_be_renewed(tmp_path: Path, death: Deat
             else found.progress["evaluations"] in ([], [[5, 1.5]])
         )
 
-    assert kill_everywhere(
-        death, tmp_path, lambda: folder.write_checkpoint(checkpoint(5, evaluations=[[5, 1.5]])), look
-    )
+    assert kill_everywhere(tmp_path, lambda: folder.write_checkpoint(checkpoint(5, evaluations=[[5, 1.5]])), look)
 
 
-def test_half_a_removal_is_never_read(tmp_path: Path, death: Death) -> None:
+def test_half_a_removal_is_never_read(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for step in (5, 10):
         folder.write_checkpoint(checkpoint(step))
@@ -198,7 +141,7 @@ def test_half_a_removal_is_never_read(tmp_path: Path, death: Death) -> None:
         for step in folder.checkpoint_steps():
             assert same(folder.read_checkpoint(step).weights, weights(step))
 
-    assert kill_everywhere(death, tmp_path, remove, look)
+    assert kill_everywhere(tmp_path, remove, look)
     folder.write_checkpoint(checkpoint(15))  # clears what a killed removal left
     assert sorted(path.name for path in folder.checkpoints_path.iterdir()) == ["10", "15"]
 
@@ -220,7 +163,7 @@ def test_weights_may_be_read_by_whoever_may_read_the_config(tmp_path: Path) -> N
     assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in files} == {file.name: wanted for file in files}
 
 
-def test_metrics_are_cut_back_to_a_step(tmp_path: Path, death: Death) -> None:
+def test_metrics_are_cut_back_to_a_step(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.read_metrics() == []
     folder.cut_metrics(5)
@@ -235,7 +178,7 @@ def test_metrics_are_cut_back_to_a_step(tmp_path: Path, death: Death) -> None:
     def look(through: bool) -> None:
         assert folder.read_metrics() == rows[:2] if through else folder.read_metrics() in (rows, rows[:2])
 
-    kill_everywhere(death, tmp_path, lambda: folder.cut_metrics(14), look)
+    kill_everywhere(tmp_path, lambda: folder.cut_metrics(14), look)
     folder.append_metrics(rows[2])  # the half line is gone, or this would be lost with it
     assert folder.read_metrics() == rows
     folder.cut_metrics(15)
