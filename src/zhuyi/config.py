@@ -22,7 +22,7 @@ class TrainConfig:
     """How a run is trained. Whatever limit is reached first ends it; 0 means no such limit.
 
     Args:   batch_tokens: padded tokens of the longer side in one micro-batch.
-            accumulation: micro-batches a step, over all processes together.
+            accumulation: micro-batches a step, in each process.
             learning_rate: the peak; under `noam` a factor (1 is the paper's).
             precision: `auto` takes bfloat16 where the processor or GPU multiplies faster in it.
             monitor: the validation score that chooses the best weights and stops early.
@@ -30,7 +30,7 @@ class TrainConfig:
             average: whose weights are averaged into the final ones: the last or the best `average_checkpoints`
             evaluations', or none (then the best alone).
             max_nonfinite: steps in a row with a loss or gradient that is not finite before training gives up.
-            threads: 0 takes the physical cores.
+            threads: 0 takes torch's own choice, the cores there are; exact resume needs the same number again.
             init: a run or shipped model whose weights to begin with; its tokenizers must be this run's.
     """
 

@@ -24,6 +24,18 @@ def memory_gib() -> float:
     return total / 2**30
 
 
+def peak_memory_gib(device: torch.device) -> float:
+    """The most memory that this process has held so far: the GPU's on a GPU, else the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
 def has_bfloat16_instructions() -> bool:
     """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX; on Arm, BF16)."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(

@@ -129,7 +129,7 @@ class Translator:
         return max(map(len, sides)) <= self.model.max_len
 
     @torch.inference_mode()
-    def score(self, pairs: Sequence[tuple[str, str]], *, batch_rows: int = 64) -> list[PairScore]:
+    def score(self, pairs: Sequence[tuple[str, str]], *, batch_rows: int = 16) -> list[PairScore]:
         """The model's probability of each given target.
 
         Raises: InputError: a side is longer than the model's positions.

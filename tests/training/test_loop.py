@@ -120,7 +120,7 @@ def test_the_trial_of_the_largest_batch_changes_nothing(
     pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_tiny(tiny_config(pairs_file), tmp_path / "tried")
-    monkeypatch.setattr(loop._Training, "_try_largest_batch", lambda training: None)
+    monkeypatch.setattr(loop._Training, "try_largest_batch", lambda training: None)
     train_tiny(tiny_config(pairs_file), tmp_path / "untried")
     assert final_bytes(tmp_path / "tried") == final_bytes(tmp_path / "untried")
 

@@ -60,7 +60,7 @@ class DecoderState:
 
         Shape: k, v (R, H, T, d); returns two (R, H, columns, d).
         """
-        keys, values = self.cache[layer]
+        keys, values = self.cache[layer, 0], self.cache[layer, 1]
         if isinstance(self._slots, int):
             keys[:, :, self._slots] = k[:, :, 0]
             values[:, :, self._slots] = v[:, :, 0]

@@ -11,8 +11,8 @@ from zhuyi.run_folder import RunFolder, set_weights
 
 
 def best_first(evaluations: Sequence[Sequence[float]]) -> list[int]:
-    """The evaluated steps by score, the best first; of equal ones the earlier first."""
-    return [int(step) for step, _ in sorted(evaluations, key=lambda pair: (-pair[1], pair[0]))]
+    """The evaluated steps by score, the best first; of equal ones the later first: it has learnt more."""
+    return [int(step) for step, _ in sorted(evaluations, key=lambda pair: (-pair[1], -pair[0]))]
 
 
 def kept_steps(evaluations: Sequence[Sequence[float]], config: TrainConfig) -> set[int]:

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from torch import nn
 
 from zhuyi.config import RunConfig, TrainConfig, parse_config
 from zhuyi.errors import InputError
-from zhuyi.machine import choose_precision
+from zhuyi.machine import choose_precision, peak_memory_gib
 from zhuyi.models import MODELS
 from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
 from zhuyi.tasks import TASKS
@@ -56,9 +55,9 @@ class Progress:
 
     @property
     def since_best(self) -> int:
-        """Evaluations after the best one."""
-        scores = [score for _, score in self.evaluations]
-        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+        """Evaluations after the best one, the last of equal ones."""
+        scores = [score for _, score in reversed(self.evaluations)]
+        return scores.index(max(scores)) if scores else 0
 
 
 def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: RunLog | None = None) -> dict[str, Any]:
@@ -72,11 +71,14 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: Ru
     processes = Processes()
     log = log or RunLog(folder, quiet=not processes.is_first)
     try:
-        return _Training(config, folder, resume, processes, log).run()
-    except InputError:
-        if is_new:  # what cannot begin leaves no run behind that would stand in the way of the next try
-            folder.config_path.unlink(missing_ok=True)
-        raise
+        try:
+            training = _Training(config, folder, resume, processes, log)
+            training.try_largest_batch()
+        except InputError:
+            if is_new:  # what cannot begin leaves no run behind that would stand in the way of the next try
+                folder.config_path.unlink(missing_ok=True)
+            raise
+        return training.run()
     finally:
         log.close()
         processes.close()
@@ -108,7 +110,6 @@ class _Training:
         self.interrupted = False
 
     def run(self) -> dict[str, Any]:
-        self._try_largest_batch()
         self.log.start(self.progress.step, self.settings, self.progress.minutes)
         started = time.monotonic() - 60 * self.progress.minutes
         with _SignalsNoted() as signals:
@@ -313,7 +314,7 @@ class _Training:
                 )
         set_weights(self.model, other.read_weights(), other.weights_path)
 
-    def _try_largest_batch(self) -> None:
+    def try_largest_batch(self) -> None:
         """Forward and backward over the most expensive batch, so that memory runs out now or never."""
         rows = self.batches.largest()
         batch = self.batches.load(rows).to(self.processes.device)
@@ -328,10 +329,9 @@ class _Training:
                 f"lower train.batch_tokens (now {self.settings.batch_tokens})"
             ) from None
         self.optimizer.zero_grad()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         self.log.say(
             f"The largest batch, {len(rows)} rows and {batch.num_tokens:,} target tokens, fits: "
-            f"{peak:.1f} GiB of memory at its peak."
+            f"{peak_memory_gib(self.processes.device):.1f} GiB of memory at its peak."
         )
 
     def _note_nonfinite(self, batches: list[np.ndarray], loss: float, norm: float) -> None:
@@ -348,8 +348,8 @@ class _Training:
         if progress.nonfinite >= self.settings.max_nonfinite:
             raise FloatingPointError(
                 f"{progress.nonfinite} steps in a row had a loss or gradient that is not finite; their lines are in "
-                f"{report.parent}. Try a lower train.learning_rate, more warmup_steps, or train.precision=float32, "
-                f"then go on with: zhuyi train --resume --out {self.folder.path}"
+                f"{report.parent}. Look at them; then lower train.learning_rate or set train.precision to float32 in "
+                f"{self.folder.config_path} and go on with: zhuyi train --resume --out {self.folder.path}"
             )
 
 

@@ -18,6 +18,8 @@ class Processes:
         self.rank = int(os.environ.get("RANK", "0"))
         cuda = torch.cuda.is_available()
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)
         if self.count > 1:
             # An evaluation on the first process keeps the others waiting.
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
