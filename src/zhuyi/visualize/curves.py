@@ -76,7 +76,7 @@ def _draw_panel(axes: "Axes", title: str, curves: dict[str, Curve]) -> None:
         _mark_best(axes, key, steps, values)
     axes.set_title(title, loc="left")
     axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     axes.grid(color="#e8eaee", linewidth=0.8)
@@ -94,7 +94,7 @@ def _mark_best(axes: "Axes", key: str, steps: list[float], values: list[float]) 
     else:
         return
     axes.plot(steps[best], values[best], "o", color="#c8511b", markersize=5, zorder=3)
-    axes.annotate(
+    label = axes.annotate(
         _short(values[best]),
         (steps[best], values[best]),
         xytext=(0, -7 if key in LOWER_IS_BETTER else 6),
@@ -103,6 +103,7 @@ def _mark_best(axes: "Axes", key: str, steps: list[float], values: list[float]) 
         va="top" if key in LOWER_IS_BETTER else "bottom",
         color="#c8511b",
     )
+    label.set_in_layout(False)  # or every panel would shift as the best moves
 
 
 def _short(value: float) -> str:

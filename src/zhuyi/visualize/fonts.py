@@ -59,5 +59,5 @@ def _glyphs() -> frozenset[int]:
 
 
 def drawable(text: str) -> str:
-    """The text with each character that no font has (an emoji, a control character) as its code point, U+1F600."""
+    """The text with each character that no font has (an emoji, a control character) as its code point, U+1FAE0."""
     return "".join(c if c == " " or (c.isprintable() and ord(c) in _glyphs()) else f"U+{ord(c):04X}" for c in text)
