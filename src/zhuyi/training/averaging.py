@@ -11,8 +11,12 @@ from zhuyi.run_folder import RunFolder, set_weights
 
 
 def best_first(evaluations: Sequence[Sequence[float]]) -> list[int]:
-    """The evaluated steps by score, the best first; of equal ones the later first: it has learnt more."""
-    return [int(step) for step, _ in sorted(evaluations, key=lambda pair: (-pair[1], -pair[0]))]
+    """The evaluated steps, the best first: by score, then by validation loss, then the earlier.
+
+    Args:   evaluations: [step, score, validation loss] of each, the score such that more is better. A young model's
+            BLEU is 0 for a while: its loss tells then whether it learns.
+    """
+    return [int(row[0]) for row in sorted(evaluations, key=lambda row: (-row[1], row[2], row[0]))]
 
 
 def kept_steps(evaluations: Sequence[Sequence[float]], config: TrainConfig) -> set[int]:
@@ -24,7 +28,7 @@ def averaged_steps(evaluations: Sequence[Sequence[float]], config: TrainConfig) 
     """The steps to average over."""
     if config.average == "none":
         return best_first(evaluations)[:1]
-    ordered = best_first(evaluations) if config.average == "best" else [int(step) for step, _ in reversed(evaluations)]
+    ordered = best_first(evaluations) if config.average == "best" else [int(row[0]) for row in reversed(evaluations)]
     return ordered[: config.average_checkpoints]
 
 

@@ -39,7 +39,7 @@ class Progress:
     Args:   epoch, batch: the next micro-batch to read.
             micro_batches: a step takes so many, over all processes.
             loss_sum, tokens: negative log-likelihood and target tokens of the steps since the last evaluation.
-            evaluations: [step, score] of each evaluation, the score such that more is better.
+            evaluations: [step, score, validation loss] of each, the score such that more is better.
     """
 
     step: int = 0
@@ -55,9 +55,9 @@ class Progress:
 
     @property
     def since_best(self) -> int:
-        """Evaluations after the best one, the last of equal ones."""
-        scores = [score for _, score in reversed(self.evaluations)]
-        return scores.index(max(scores)) if scores else 0
+        """Evaluations after the best one."""
+        steps = [row[0] for row in reversed(self.evaluations)]
+        return steps.index(best_first(self.evaluations)[0]) if steps else 0
 
 
 def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: RunLog | None = None) -> dict[str, Any]:
@@ -200,14 +200,14 @@ class _Training:
 
     def _evaluate(self) -> None:
         progress = self.progress
-        score = torch.zeros(1, dtype=torch.float64)
+        found = torch.zeros(2, dtype=torch.float64)
         if self.processes.is_first:
             scores, samples = self._scores()
-            score += self._monitored(scores)
+            found += torch.tensor([self._monitored(scores), scores["valid_loss"]], dtype=torch.float64)
             train_loss = progress.loss_sum / max(1, progress.tokens)
             self.log.evaluation(progress.step, progress.minutes, train_loss, scores, samples)
         progress.loss_sum, progress.tokens = 0.0, 0
-        progress.evaluations.append([progress.step, float(self.processes.sum(score))])
+        progress.evaluations.append([progress.step, *self.processes.sum(found).tolist()])
         if self.settings.schedule == "plateau" and progress.since_best:
             progress.plateau_factor *= PLATEAU_DECAY
 
