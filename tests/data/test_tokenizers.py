@@ -196,7 +196,7 @@ def test_what_is_no_tokenizer_is_named(content, tmp_path):
 
 
 @all_kinds
-@pytest.mark.parametrize("texts", [[], ["", ""]])
+@pytest.mark.parametrize("texts", [[], ["", ""], ["\0"]])
 def test_an_empty_corpus_is_an_input_error(kind, texts):
     with pytest.raises(InputError, match="no text"):
         train_tokenizer(texts, TokenizerConfig(kind))

@@ -139,6 +139,7 @@ def train_tokenizer(
     counts: Counter[str] = Counter()
     for line in lines:
         counts.update(line)
+    counts.pop(CUT, None)
     if not counts:
         raise InputError("no text to train a tokenizer on: all lines are empty; check the file and its columns")
     alphabet = _alphabet(counts, config)
@@ -197,7 +198,7 @@ def _sample(texts: Iterable[str], max_lines: int) -> list[str]:
 
 def _alphabet(counts: Counter[str], config: TokenizerConfig) -> list[str]:
     """Return the characters to keep, the most frequent first; bytes cover them all."""
-    ranked = sorted(counts.keys() - {CUT}, key=lambda character: (-counts[character], character))
+    ranked = sorted(counts, key=lambda character: (-counts[character], character))
     if config.kind == "byte-bpe":
         return ranked
     room = config.vocab_size - len(SPECIAL_TOKENS)
