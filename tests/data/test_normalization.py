@@ -255,3 +255,7 @@ def test_sentences(text, pieces):
 )
 def test_clauses(text, pieces):
     assert split_clauses(text) == pieces
+
+
+def test_an_abbreviation_among_chinese_ends_no_sentence() -> None:
+    assert split_sentences("今天Mr. Li来了！他很好。") == ["今天Mr. Li来了！", "他很好。"]

@@ -52,9 +52,7 @@ def _fold(char: str) -> str:
 
 def _folding_table() -> dict[int, str | None]:
     table: dict[int, str | None] = {}
-    with_forms = (
-        "\xa0-\u33ff\ua640-\uabff\uf900-\uffef\U00010780-\U000107bf\U0001d400-\U0001f2ff\U0001fbf0-\U0001fbf9"
-    )
+    with_forms = "\xa0-\u33ff\ua640-\uabff\uf900-\uffef\U00010780-\U000107bf\U0001d400-\U0001f2ff\U0001fbf0-\U0001fbf9"
     for code in _expand(with_forms):
         folded = _fold(chr(code))
         if unicodedata.normalize("NFD", folded) != unicodedata.normalize("NFD", chr(code)):
@@ -80,9 +78,7 @@ _DOTS = re.compile(r"\.{2,}")
 _BULLET_IN_NAME = re.compile(f"(?<=[{_LETTER}])•(?=[{_LETTER}])")
 _ELLIPSIS = re.compile("。{3,}")
 _LONG_ELLIPSIS = re.compile("…{3,}")
-_LOOSE_SPACE = re.compile(
-    f"(?<=[{_CJK}]) (?=[{_CJK}])|(?<=[{_WIDE_PUNCTUATION}]) | (?=[{_WIDE_PUNCTUATION}])"
-)
+_LOOSE_SPACE = re.compile(f"(?<=[{_CJK}]) (?=[{_CJK}])|(?<=[{_WIDE_PUNCTUATION}]) | (?=[{_WIDE_PUNCTUATION}])")
 
 
 def contains_han(text: str) -> bool:
@@ -178,9 +174,7 @@ def _widen_marks(text: str) -> str:
     """Give ASCII marks between Chinese characters the full width, and dots there the Chinese ellipsis."""
     pieces: list[str] = []
     done = 0
-    before = (
-        ""  # the last character before the marks that is neither a space nor a straight quote, as written out
-    )
+    before = ""  # the last character before the marks that is neither a space nor a straight quote, as written out
     for match in _MARKS.finditer(text):
         marks, start, end = match[0], match.start(), match.end()
         between = text[done:start]
@@ -233,7 +227,7 @@ _CLOSERS = "\"'”’」』）)】》〉\\]"
 _SENTENCE_END = re.compile(
     f"(?<![.。！？!?…])(?P<marks>[.。！？!?…]++)(?P<closers>[{_CLOSERS}]*+)(?P<space>\\s*+)|(?<!\\s)[^\\S\n]*+\n\\s*+"
 )
-_LAST_WORD = re.compile(r"[\w.]+\Z")
+_LAST_WORD = re.compile(rf"(?:(?![{_CJK}])[\w.])+\Z")
 _STARTS_SENTENCE = re.compile(f"[\"'“‘(\\d{_CJK}]")
 _STARTS_CHINESE = re.compile(f"[{_LETTER}“‘「『]")
 # Only those that seldom end a sentence: "etc." and "p.m." often do, and "no." mostly is the word.

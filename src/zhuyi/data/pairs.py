@@ -92,9 +92,7 @@ def read_pairs(source: str, *, columns: tuple[int, int] = (1, 2), report: Cleani
     Raises: InputError: no such file, a broken .gz, aligned files of unequal length, a column that cannot be.
     """
     if min(columns) < 1:
-        raise InputError(
-            f"columns {columns[0]},{columns[1]}: columns are counted from 1, as in --columns 2,1"
-        )
+        raise InputError(f"columns {columns[0]},{columns[1]}: columns are counted from 1, as in --columns 2,1")
     paths = _split_aligned(source)
     is_json = source.removesuffix(".gz").endswith(".jsonl")
     if (len(paths) == 2 or is_json) and max(columns) > 2:
@@ -121,9 +119,7 @@ def clean_pairs(
     for source in sources:
         for pair in read_pairs(source, columns=columns, report=report):
             clean = Pair(_clean(pair.source, rules), _clean(pair.target, rules), pair.origin)
-            reason = _reason_to_drop(clean, rules) or (
-                rules.deduplicate and _is_duplicate(clean, seen) and DUPLICATE
-            )
+            reason = _reason_to_drop(clean, rules) or (rules.deduplicate and _is_duplicate(clean, seen) and DUPLICATE)
             if reason:
                 report.drop(reason, pair.origin)
                 continue

@@ -50,9 +50,7 @@ def split_off(
     Raises: ValueError: the arrays differ in length, or the size is negative.
     """
     if source_keys.shape != target_keys.shape or source_keys.ndim != 1:
-        raise ValueError(
-            f"source_keys {source_keys.shape} and target_keys {target_keys.shape}: expected one length"
-        )
+        raise ValueError(f"source_keys {source_keys.shape} and target_keys {target_keys.shape}: expected one length")
     if size < 0:
         raise ValueError(f"size {size}: expected 0 or more")
     room = min(size, len(source_keys) // LARGEST_HELD_OUT_SHARE)
