@@ -20,6 +20,7 @@ class Death:
     def __init__(self) -> None:
         self.folder: str | None = None
         self.at = self.count = 0
+        self.die: Callable[[], None] = _raise
         sys.addaudithook(self._see)  # for good: an audit hook cannot be taken away
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -29,7 +30,7 @@ class Death:
             return
         self.count += 1
         if self.count >= self.at:
-            raise Killed(event)
+            self.die()
 
     @contextmanager
     def before(self, operation: int, folder: Path) -> Iterator[None]:
@@ -38,6 +39,10 @@ class Death:
             yield
         finally:
             self.folder = None
+
+
+def _raise() -> None:
+    raise Killed
 
 
 DEATH = Death()
