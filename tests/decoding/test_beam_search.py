@@ -51,7 +51,10 @@ def test_a_beam_as_wide_as_the_tree_finds_the_best_there_is(toys, trees, rule, a
 
 
 def reference_beam(toys, decoder, request, beam, *, endless=False):
-    """Beam search of one request as one would write it down: prefixes, lists, no cache."""
+    """Beam search of one request as one would write it down: prefixes, lists, no cache.
+
+    Returns what it found and after how many steps.
+    """
     size = beam.size
     opened, ended = [((), 0.0)], []
     for length in range(1, request.max_new_tokens + 1):
@@ -69,15 +72,15 @@ def reference_beam(toys, decoder, request, beam, *, endless=False):
         if endless:
             continue
         if beam.stop == "first" and len(ended) >= size:
-            return ended[: beam.n_best]
+            return ended[: beam.n_best], length
         reachable = [length + 1 + more for more in range(request.max_new_tokens - length)]
         if beam.stop == "exact" and len(ended) >= beam.n_best and reachable:
             best = max(opened[0][1] / divisor(beam.length_rule, beam.alpha, n) for n in reachable)
             if best <= ended[beam.n_best - 1][0]:
-                return ended[: beam.n_best]
+                return ended[: beam.n_best], length
     longest = request.max_new_tokens
     ended += [(log_prob / divisor(beam.length_rule, beam.alpha, longest), t, False) for t, log_prob in opened]
-    return sorted(ended, reverse=True)[: beam.n_best]
+    return sorted(ended, reverse=True)[: beam.n_best], longest
 
 
 beams = st.builds(
@@ -96,7 +99,7 @@ def test_the_search_is_the_one_written_down(toys, beam, seed, vocab_size, longes
     requests = [Request(i, inputs=seed + i, max_new_tokens=max(1, longest - i)) for i in range(3)]
     found = toys.results(run(toys.search(decoder, beam), requests, max_rows=2 * beam.size, admit_rows=1))
     for request in requests:
-        expected = reference_beam(toys, decoder, request, beam)
+        expected, _ = reference_beam(toys, decoder, request, beam)
         hypotheses = found[request.id]
         assert [(h.tokens, h.finished) for h in hypotheses] == [entry[1:] for entry in expected]
         assert [h.score for h in hypotheses] == pytest.approx([entry[0] for entry in expected], abs=1e-5)
@@ -109,14 +112,21 @@ def test_exact_stops_early_and_loses_nothing(toys, beam, seed, longest):
     decoder = toys.Decoder(9, seed=seed, end_bias=1.0)
     request = Request(0, inputs=seed, max_new_tokens=longest)
     found = toys.alone(decoder, beam, request)
-    expected = reference_beam(toys, decoder, request, beam, endless=True)
+    expected, _ = reference_beam(toys, decoder, request, beam, endless=True)
     assert [(h.tokens, h.finished) for h in found] == [entry[1:] for entry in expected]
 
 
-def test_exact_does_stop_early(toys):
-    decoder = toys.Decoder(9, seed=1, end_bias=4.0)
-    toys.alone(decoder, Beam(2, "gnmt", 0.6), Request(0, 0, max_new_tokens=50))
-    assert len(decoder.rows_seen) < 25
+@pytest.mark.parametrize("n_best", [1, 2])
+def test_exact_takes_no_step_too_many(toys, n_best):
+    beam, saved = Beam(3, "gnmt", 0.6, n_best=n_best), 0
+    for seed in range(50):
+        decoder = toys.Decoder(9, seed=seed, end_bias=1.0)
+        request = Request(0, inputs=seed, max_new_tokens=12)
+        toys.alone(decoder, beam, request)
+        taken = len(decoder.rows_seen)
+        assert taken == reference_beam(toys, decoder, request, beam)[1]
+        saved += 12 - taken
+    assert saved > 50
 
 
 def test_first_can_lose_what_exact_finds(toys):

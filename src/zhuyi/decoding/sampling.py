@@ -126,7 +126,8 @@ class Sampling:
 
         Shape: logits (R, V), draws (R,) float64 in [0, 1); returns (R,).
         """
-        logits = logits / self.temperature
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
         if self.top_k == 0 and self.top_p == 1.0:
             return self._draw_from_all(logits, draws)
         values, ids = self._candidates(logits)
@@ -150,8 +151,9 @@ class Sampling:
     def _draw_from_all(self, logits: Tensor, draws: Tensor) -> Tensor:
         rows, vocab_size = logits.shape
         num_blocks = -(-vocab_size // _BLOCK)
-        weights = logits.new_zeros(rows, num_blocks * _BLOCK)
-        torch.exp(logits - logits.amax(-1, keepdim=True), out=weights[:, :vocab_size])
+        weights = logits.new_full((rows, num_blocks * _BLOCK), -torch.inf)
+        torch.sub(logits, logits.amax(-1, keepdim=True), out=weights[:, :vocab_size])
+        weights.exp_()
         if self.min_p > 0:
             weights *= weights >= self.min_p
         # First the block, then the token in it: one running sum over the whole vocabulary would be slow.
