@@ -61,14 +61,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="replace")
     console = Console()
-    shutil.rmtree(arguments.out, ignore_errors=True)
-    arguments.out.mkdir(parents=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if (arguments.out / "run" / "config.json").exists():  # an earlier demo's
+        shutil.rmtree(arguments.out / "run")
     show_shipped_models(console, arguments.out)
     train_from_scratch(console, arguments.out, arguments.minutes)
     console.rule("Try next")
-    first = (shipped_models() or [str(arguments.out / "run")])[0]
     console.print('  .venv/bin/zhuyi translate zh-en "你今天想做什么？" --n-best 3', highlight=False)
-    console.print(f'  .venv/bin/zhuyi attention {first} "What do you want to do?" --out map.html', highlight=False)
+    console.print('  .venv/bin/zhuyi attention en-zh "What do you want to do?" --out map.html', highlight=False)
     console.print(
         "  .venv/bin/zhuyi train --task translation --source zh --target en --train pairs.tsv --out runs/mine",
         highlight=False,
@@ -104,7 +104,9 @@ def train_from_scratch(console: Console, out: Path, minutes: float) -> None:
     for text, translation in zip(CHINESE[:6], model.translate(CHINESE[:6]), strict=True):
         table.add_row(text, translation.text)
     console.print(table)
-    console.print(f"(Two minutes on 4,000 sentences are little. The run, with its curves, is in {out / 'run'}.)")
+    console.print(
+        f"({minutes:g} minutes on 4,000 sentences are little. The run, with its curves, is in {out / 'run'}.)"
+    )
 
 
 def recipe(pairs: Path, minutes: float) -> dict:

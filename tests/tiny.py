@@ -55,6 +55,7 @@ def tiny_values(train: Path | str, **settings: Any) -> dict[str, Any]:
             "target": "en",
             "train": [str(train)],
             "valid_size": 6,
+            "max_len": 48,
             "tokenizer": {"kind": "character", "vocab_size": 64},
         },
         "train": {

@@ -64,7 +64,7 @@ def train(
         list[str] | None, typer.Option(help="Validation pairs; held out of --train where not given.")
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Test pairs, for `zhuyi evaluate`.")] = None,
-    columns: Columns = "1,2",
+    columns: Annotated[str | None, typer.Option(help="Which columns of a TSV are source and target.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's train.seed.")] = None,
 ) -> None:
     """Train a model by a recipe, or on your own pairs without one."""
@@ -75,7 +75,15 @@ def train(
     folder = RunFolder(out or Path("runs") / (recipe.stem if recipe else "translation"))
     changes = [*(set_ or []), *([f"train.seed={seed}"] if seed is not None else [])]
     config = start.choose_config(
-        recipe, folder, resume, changes, task, (source, target), files, _columns(columns), typer_echo_error
+        recipe,
+        folder,
+        resume,
+        changes,
+        task,
+        (source, target),
+        files,
+        _columns(columns) if columns else None,
+        typer_echo_error,
     )
     scores = start.train(config, folder, resume=resume)
     if scores.pop("interrupted"):

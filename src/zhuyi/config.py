@@ -70,7 +70,24 @@ class TrainConfig:
         for name in ("batch_tokens", "accumulation", "eval_every_steps", "save_every_steps", "average_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_steps", "max_epochs", "max_minutes", "seed", "warmup_steps", "patience", "threads"):
+        for name in ("learning_rate", "epsilon"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing lies in [0, 1), got {self.label_smoothing}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas lie in [0, 1), got {self.betas[0]} and {self.betas[1]}")
+        for name in (
+            "clip_norm",
+            "weight_decay",
+            "max_steps",
+            "max_epochs",
+            "max_minutes",
+            "seed",
+            "warmup_steps",
+            "patience",
+            "threads",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -132,6 +149,8 @@ def parse_config(values: Mapping[str, Any], origin: str) -> RunConfig:
     Args:   origin: the file or option the values come from, for messages.
     Raises: InputError: an unknown key (with the nearest known one), a missing one, or a wrong value.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{origin}: holds no sections; expected those of a run's config")
     known = [f.name for f in dataclasses.fields(RunConfig)]
     for key in values:
         if key not in known:
@@ -149,7 +168,7 @@ def parse_config(values: Mapping[str, Any], origin: str) -> RunConfig:
 
 
 def _choice(value: Any, known: Mapping[str, Any], key: str, origin: str) -> str:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         found = "is missing" if value is None else f"is '{value}'"
         raise InputError(f"{origin}: {key} {found}{_nearest(str(value), known)}; choose one of {', '.join(known)}")
     return str(value)

@@ -50,7 +50,9 @@ def evaluate_pairs(
     seconds = time.perf_counter() - started
     if output:
         with replacing(output) as path:
-            path.write_text("".join(each.text + "\n" for each in found), encoding="utf-8", newline="\n")
+            path.write_text(
+                "".join(each.text + "\n" for each in found), encoding="utf-8", errors="replace", newline="\n"
+            )
     return {
         **translation_scores(
             [each.text for each in found], [pair.target for pair in kept], data.target, lowercase=lowercase

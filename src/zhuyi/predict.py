@@ -125,7 +125,7 @@ class Translator:
 
     def reaches(self, source: str, target: str) -> bool:
         """Whether both texts are within the model's positions."""
-        sides = self.source_tokenizer.encode(source), self.target_tokenizer.encode(target)
+        sides = self.source_tokenizer.encode(self._read(source)), self.target_tokenizer.encode(target)
         return max(map(len, sides)) <= self.model.max_len
 
     @torch.inference_mode()

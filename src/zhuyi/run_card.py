@@ -7,7 +7,9 @@ def describe_run(name: str) -> str:
     """The run's card; for a run without one, its task, sizes and last scores."""
     folder = find_run(name)
     if folder.card_path.exists():
-        return folder.card_path.read_text(encoding="utf-8").rstrip()
+        card = folder.card_path.read_text(encoding="utf-8", errors="replace").rstrip()
+        # A stranger's card may not steer the terminal.
+        return "".join(char for char in card if char.isprintable() or char == "\n")
     return "\n".join(f"{key:12} {value}" for key, value in _facts(folder).items())
 
 
@@ -16,7 +18,7 @@ def list_models() -> str:
     lines = []
     for name in shipped_models():
         title = (find_run(name).card_path.read_text(encoding="utf-8").splitlines() or [""])[0].lstrip("# ")
-        lines.append(f"{name:8} {title}")
+        lines.append(f"{name:8} {title.removeprefix(name + ':').strip()}")
     return "\n".join(lines) or "no model is shipped with this installation"
 
 

@@ -42,7 +42,6 @@ class RunFolder:
         self.weights_path = self.path / "model.safetensors"
         self.metrics_path = self.path / "metrics.jsonl"
         self.card_path = self.path / "card.md"
-        self.cache_path = self.path / "cache"
         self.checkpoints_path = self.path / "checkpoints"
 
     def write_config(self, config: RunConfig) -> None:

@@ -42,7 +42,7 @@ def translate_stream(
     with contextlib.ExitStack() as stack:
         if output_path:
             path = stack.enter_context(replacing(output_path))
-            file: IO[str] = stack.enter_context(path.open("w", encoding="utf-8", newline="\n"))
+            file: IO[str] = stack.enter_context(path.open("w", encoding="utf-8", errors="replace", newline="\n"))
         else:
             file = sys.stdout
         bar, row = _progress(stack, total, shown=output_path is not None)

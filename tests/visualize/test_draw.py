@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from zhuyi import visualize
 from zhuyi.config import RunConfig, TrainConfig
 from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizer
 from zhuyi.errors import InputError
@@ -35,11 +36,18 @@ def test_maps_of_a_model(translator: Translator, tmp_path: Path) -> None:
     assert (tmp_path / "map.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_positions_of_a_model(translator: Translator, tmp_path: Path) -> None:
-    for name, place in (("source.png", "cross"), ("target.png", "decoder")):
-        draw(translator, None, tmp_path / name, place=place, positions=True)
-    same = (tmp_path / "source.png").read_bytes() == (tmp_path / "target.png").read_bytes()
-    assert same == (translator.config.model.positions == "sinusoidal")
+@pytest.mark.parametrize(("place", "side"), [("cross", "source"), ("encoder", "source"), ("decoder", "target")])
+def test_positions_of_a_model(
+    place: str, side: str, translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(visualize, "draw_positions", lambda table, path, title: drawn.append((table, path, title)))
+    draw(translator, None, tmp_path / "positions.png", place=place, positions=True)
+    ((table, path, title),) = drawn
+    assert path == tmp_path / "positions.png"
+    assert torch.equal(table, getattr(translator.model, f"{side}_positions").table)
+    kind = translator.config.model.positions
+    assert title == ("Sinusoidal positions" if kind == "sinusoidal" else f"Learned positions of the {side}")
 
 
 @pytest.mark.parametrize(

@@ -25,3 +25,9 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise ValueError(f"beam must be at least 1, got {self.beam}")
+        if self.alpha < 0:
+            raise ValueError(f"alpha must not be negative, got {self.alpha}")
+        if self.batch_rows < 1:
+            raise ValueError(f"batch_rows must be at least 1, got {self.batch_rows}")
+        if self.longest_sentence < 0 or self.longest_sentence == 1:
+            raise ValueError(f"longest_sentence must be 0 or at least 2, got {self.longest_sentence}")

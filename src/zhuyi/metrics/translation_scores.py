@@ -6,7 +6,7 @@ from typing import Any
 from sacrebleu.metrics import BLEU, CHRF
 
 # Languages whose words no space divides; the rest are cut as WMT does (13a).
-_TOKENIZATION = {"zh": "zh", "ja": "char", "ko": "char", "th": "char"}
+_TOKENIZATION = {"zh": "zh", "cmn": "zh", "yue": "zh", "lzh": "zh", "ja": "char", "ko": "char", "th": "char"}
 
 
 def bleu_tokenization(target_language: str) -> str:

@@ -59,6 +59,8 @@ class TransformerConfig:
         for name in ("dropout", "attention_dropout", "feed_forward_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.max_len < 3:
+            raise ValueError(f"max_len = {self.max_len}, but a text of one token takes 3 with its start and end signs")
         if not self.head_dim and self.d_model % self.num_heads:
             raise ValueError(
                 f"d_model = {self.d_model} is not divisible by num_heads = {self.num_heads}; "

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,16 @@ class PairDataConfig:
     max_len: int = 128
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     cleaning: CleaningRules = field(default_factory=CleaningRules)
+
+    def __post_init__(self) -> None:
+        if self.valid_size < 1:
+            raise ValueError(f"valid_size must be at least 1, got {self.valid_size}")
+        if self.max_len < 2:
+            raise ValueError(f"max_len must be at least 2, got {self.max_len}")
+        if min(self.columns) < 1:
+            raise ValueError(f"columns are counted from 1, got {self.columns[0]} and {self.columns[1]}")
+        if "-" in (*self.train, *self.valid, *self.test):
+            raise ValueError("training needs to read its pairs more than once: give a file, not -")
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ def prepare_pair_data(config: PairDataConfig, folder: Path, seed: int, announce:
     cache.mkdir(parents=True, exist_ok=True)
     text_files = [cache / f"{split}-text.arrow" for split in ("train", "valid")]
     id_files = [cache / f"{split}.arrow" for split in ("train", "valid")]
-    origin = json.dumps([asdict(replace(config, test=(), max_len=0)), seed], ensure_ascii=False)
+    origin = json.dumps([{**asdict(config), "test": (), "max_len": 0}, seed], ensure_ascii=False)
     _forget_unless(cache / "cleaned-from.json", origin, [cache / "cleaning.json", *text_files, *id_files])
     if not (cache / "cleaning.json").exists():
         _clean(config, cache, seed, announce)

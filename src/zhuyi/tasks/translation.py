@@ -57,7 +57,8 @@ class Translation:
     Args:   score: what the search ranked it by; of a text in several parts, their mean.
             tokens: the target's pieces.
             alternatives: the next best texts with their scores, best first.
-            flags: why a guard stepped in: `copied` (nothing to translate), `repetition`, `length`, `split`.
+            flags: why a guard stepped in: `copied` (nothing to translate, in it or in a part), `repetition`, `length`,
+            `split`.
     """
 
     text: str
@@ -268,6 +269,9 @@ def _parts(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | tuple[
         if not is_translatable(stretch):
             yield stretch.strip()
             continue
+        if len(stretch) <= LONGEST_STRETCH and len(ids := tokenizer.encode(stretch)) <= limit:
+            yield tuple(ids)
+            continue
         for clause in _pack(split_clauses(stretch), tokenizer, limit):
             if not is_translatable(clause):
                 yield clause.strip()
@@ -280,12 +284,12 @@ def _parts(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | tuple[
 
 def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[str]:
     """Join neighbours as long as they fit together."""
-    packed, size = "", 0
+    packed, size = "", 1  # the end sign
     for piece in pieces:
-        tokens = len(tokenizer.encode(piece)) if len(piece) <= LONGEST_STRETCH else limit
+        tokens = len(tokenizer.encode(piece)) - 1 if len(piece) <= LONGEST_STRETCH else limit
         if packed and size + tokens > limit:
             yield packed
-            packed, size = "", 0
+            packed, size = "", 1
         packed, size = packed + piece, size + tokens
     if packed:
         yield packed
@@ -323,6 +327,7 @@ def _assemble(
     translated = [found[part] for part in plan if isinstance(part, tuple)]
     if not translated:
         return Translation("".join(str(part) for part in plan), flags=("copied",))
+    copied = any(isinstance(part, str) and part.strip() for part in plan)
     best = [hypotheses[0] for hypotheses in translated]
     flags = dict.fromkeys(flag for hypothesis in best for flag in hypothesis.flags)
     ranked = []
@@ -336,7 +341,7 @@ def _assemble(
         score=ranked[0][1],
         tokens=tuple(tokenizer.labels[token] for hypothesis in best for token in hypothesis.tokens),
         alternatives=tuple(ranked[1:]),
-        flags=tuple(flags) + (("split",) if len(translated) > 1 else ()),
+        flags=(*flags, *(("split",) if len(translated) > 1 else ()), *(("copied",) if copied else ())),
     )
 
 

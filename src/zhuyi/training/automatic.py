@@ -39,6 +39,8 @@ SIZES = (
 )
 # Without a GPU, a model of the largest size would take weeks: the next smaller one then, unless there are many cores.
 CORES_FOR_LARGEST = 32
+# A hundred pairs are a batch or two an epoch: eighty epochs would end while the learning rate still rises.
+LEAST_STEPS = 1_000
 
 
 def automatic_recipe(
@@ -59,8 +61,8 @@ def automatic_recipe(
     # A processor's memory bounds the batch, some 2 MiB for each padded token and 512 of width at training.
     batch_tokens = min(size.batch_tokens, int(memory_gib() * 2**30 / 4 / (4096 * size.d_model)))
     batch_tokens = max(512, batch_tokens)
-    epochs = max(8, min(80, size.pairs_seen // pairs))
     steps_an_epoch = max(1, round(pairs * (characters / pairs / 2 / 2.5 + 2) / batch_tokens))
+    epochs = max(8, min(80, size.pairs_seen // pairs), LEAST_STEPS // steps_an_epoch)
     evaluate = max(50, min(2000, steps_an_epoch * epochs // 20))
     values = {
         "task": "translation",
@@ -104,7 +106,7 @@ def automatic_recipe(
         "normalisation before each sublayer: it learns in fewer steps than after it",
         f"vocabulary {vocab_size:,}: at most {size.vocab_size:,} at this size, and a piece for 40 characters of text",
         f"batches of {batch_tokens:,} tokens: few pairs want small ones; {memory_gib():.0f} GiB of memory bear them",
-        f"at most {epochs} epochs, about {size.pairs_seen:,} pairs seen; fewer if 8 evaluations bring no better BLEU",
+        f"at most {epochs} epochs, about {epochs * pairs:,} pairs seen; fewer if 8 evaluations bring no better BLEU",
     ]
 
 

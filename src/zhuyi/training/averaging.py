@@ -1,5 +1,6 @@
 """Which checkpoints are kept, and the average of their weights."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,12 @@ def best_first(evaluations: Sequence[Sequence[float]]) -> list[int]:
     Args:   evaluations: [step, score, validation loss] of each, the score such that more is better. A young model's
             BLEU is 0 for a while: its loss tells then whether it learns.
     """
-    return [int(row[0]) for row in sorted(evaluations, key=lambda row: (-row[1], row[2], row[0]))]
+
+    def worse(row: Sequence[float]) -> tuple[float, float, float]:
+        step, score, loss = row
+        return (math.inf if math.isnan(score) else -score, math.inf if math.isnan(loss) else loss, step)
+
+    return [int(row[0]) for row in sorted(evaluations, key=worse)]
 
 
 def kept_steps(evaluations: Sequence[Sequence[float]], config: TrainConfig) -> set[int]:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: Ru
         try:
             training = _Training(config, folder, resume, processes, log)
             training.try_largest_batch()
-        except InputError:
+        except Exception:
             if is_new:  # what cannot begin leaves no run behind that would stand in the way of the next try
                 folder.config_path.unlink(missing_ok=True)
             raise
@@ -411,6 +412,12 @@ def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch
             if given and section == "model" and given != size:
                 raise InputError(f"{section}.{key} = {given}, but the tokenizer has {size}; leave it out")
             values[section][key] = given or size
+    reach, longest = values["model"].get("max_len"), values["data"].get("max_len")
+    if reach and longest and reach < longest:
+        raise InputError(
+            f"model.max_len = {reach}, but data.max_len = {longest} lets longer pairs in; "
+            "raise the one or lower the other"
+        )
     if values["train"]["precision"] == "auto":
         values["train"]["precision"] = choose_precision(device)
     return parse_config(values, "config")
@@ -420,4 +427,5 @@ def _set_machine(config: TrainConfig) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA's products refuse
         torch.use_deterministic_algorithms(True)

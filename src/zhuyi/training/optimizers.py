@@ -69,7 +69,7 @@ class MasterAdam:
     def load(self, state: Mapping[str, Tensor]) -> None:
         for name, master in zip(self._names, self._masters, strict=True):
             self._adam.state[master] = {
-                key.removeprefix(f"{name}."): value.to(master.device) if value.dim() else value
+                key.removeprefix(f"{name}."): value.to(master.device)
                 for key, value in state.items()
                 if key.rpartition(".")[0] == name
             }

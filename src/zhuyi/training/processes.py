@@ -24,6 +24,11 @@ class Processes:
             # An evaluation on the first process keeps the others waiting.
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
 
+    @staticmethod
+    def is_first_here() -> bool:
+        """Whether this is the first process, asked before any has joined the others."""
+        return os.environ.get("RANK", "0") == "0"
+
     @property
     def is_first(self) -> bool:
         return self.rank == 0

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from zhuyi.atomic import replacing
-from zhuyi.config import RunConfig, read_recipe
+from zhuyi.config import RunConfig, apply_change, parse_config, read_recipe
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder
 from zhuyi.training.automatic import as_toml, automatic_recipe
 from zhuyi.training.loop import train
+from zhuyi.training.processes import Processes
 
 __all__ = ["choose_config", "train"]
 
@@ -24,7 +25,7 @@ def choose_config(
     task: str,
     languages: tuple[str, str],
     files: dict[str, list[str]],
-    columns: tuple[int, int],
+    columns: tuple[int, int] | None,
     say: Callable[[str], None],
 ) -> RunConfig:
     """The run's own config when resuming, else the recipe's with its changes, else one made for the data.
@@ -51,19 +52,25 @@ def choose_config(
         raise InputError("nothing to train on: give a RECIPE.toml, or --train pairs.tsv with --source and --target")
     if not all(languages):
         raise InputError("give the languages too: --source zh --target en, say")
-    values, reasons = automatic_recipe(*languages, files["train"], columns, {k: files[k] for k in ("valid", "test")})
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with replacing(folder.path / "recipe.toml") as path:
-        path.write_text(as_toml(values), encoding="utf-8")
-    say("\n".join([*reasons, f"The recipe is in {folder.path / 'recipe.toml'}."]))
-    return read_recipe(folder.path / "recipe.toml", changes)
+    extra: dict[str, Sequence[str]] = {split: files[split] for split in ("valid", "test")}
+    values, reasons = automatic_recipe(*languages, files["train"], columns or (1, 2), extra)
+    for change in changes:
+        apply_change(values, change)
+    config = parse_config(values, "the recipe made for these pairs")
+    if Processes.is_first_here():
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with replacing(folder.path / "recipe.toml") as path:
+            path.write_text(as_toml(values), encoding="utf-8")
+        say("\n".join([*reasons, f"The recipe is in {folder.path / 'recipe.toml'}."]))
+    return config
 
 
-def _data_changes(files: dict[str, list[str]], columns: tuple[int, int]) -> list[str]:
+def _data_changes(files: dict[str, list[str]], columns: tuple[int, int] | None) -> list[str]:
     """Files given on the command line, as changes of the recipe."""
     changes = [f"data.{split}={_toml_list(files[split])}" for split in SPLITS if files[split]]
     if files["train"]:
         changes += [f"data.{split}=[]" for split in SPLITS[1:] if not files[split]]
+    if columns:
         changes += [f"data.columns=[{columns[0]}, {columns[1]}]"]
     return changes
 
