@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.tiny import command, number_pairs, tiny_values, write_pairs, write_recipe
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,7 +105,7 @@ class Lives:
 
 def write_the_recipe(folder: Path) -> Path:
     values = tiny_values(
-        write_pairs(folder / "pairs.tsv", number_pairs(80)),
+        write_pairs(folder / "pairs.tsv", number_pairs(80, digits=(1, 2, 3))),
         max_steps=8,
         eval_every_steps=3,
         save_every_steps=2,
@@ -113,6 +113,7 @@ def write_the_recipe(folder: Path) -> Path:
         average="last",
         average_checkpoints=3,
     )
+    values["data"]["valid_size"] = 3
     values["data"]["tokenizer"] = {"kind": "unigram", "vocab_size": 90, "joint": False}
     values["model"]["tie_embeddings"] = "decoder"
     return write_recipe(folder / "recipe.toml", values)
