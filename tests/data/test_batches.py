@@ -50,6 +50,19 @@ def test_epochs_and_seeds_differ_and_leave_the_global_state_alone():
     assert {frozenset(b) for b in orders[0]} != {frozenset(b) for b in orders[1]}
 
 
+def test_the_budget_is_kept_to_the_token_in_many_batches():
+    lengths = np.random.default_rng(0).integers(1, 60, (20_000, 2))
+    for batch_tokens in (61, 150, 333):
+        batches = order(lengths, batch_tokens=batch_tokens, seed=1, epoch=0)
+        assert max(cost(lengths, batch) for batch in batches) <= batch_tokens
+
+
+def test_batches_come_in_random_order():
+    lengths = np.random.default_rng(0).integers(3, 40, 5000)
+    longest = [int(lengths[batch].max()) for batch in order(lengths, batch_tokens=300, seed=1, epoch=0)]
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3
+
+
 def test_without_shuffle_the_batches_go_from_short_to_long():
     lengths = np.random.default_rng(0).integers(3, 40, 500)
     batches = order(lengths, batch_tokens=300, seed=1, epoch=0, shuffle=False)

@@ -57,7 +57,7 @@ def test_pieces_of_unspaced_scripts_are_words_not_phrases():
 @given(words)
 @settings(deadline=None, max_examples=30)
 def test_expected_counts_are_a_sum_over_all_segmentations(stretches):
-    lattice, seeds, names, probs = seeded(stretches)
+    lattice, _, names, probs = seeded(stretches)
     prob = dict(zip(names, probs, strict=True))
     expected = dict.fromkeys(names, 0.0)
     for stretch, count in stretches.items():
@@ -66,17 +66,17 @@ def test_expected_counts_are_a_sum_over_all_segmentations(stretches):
         for way, weight in zip(ways, weights, strict=True):
             for piece in way:
                 expected[piece] += count * weight / sum(weights)
-    ours = unigram._expected_counts(lattice, seeds, probs)
+    ours = unigram._expected_counts(lattice, probs)
     np.testing.assert_allclose(ours, [expected[name] for name in names], rtol=1e-9, atol=1e-12)
 
 
 @given(words)
 @settings(deadline=None, max_examples=30)
 def test_the_walk_takes_the_likeliest_segmentation(stretches):
-    lattice, seeds, names, probs = seeded(stretches)
+    lattice, _, names, probs = seeded(stretches)
     prob = dict(zip(names, probs, strict=True))
     walked: dict[int, list[str]] = {}
-    for rows, pieces in unigram._walk(lattice, unigram._scaled(lattice, seeds, probs)):
+    for rows, pieces in unigram._walk(lattice, probs):
         for row, piece in zip(rows.tolist(), pieces.tolist(), strict=True):
             walked.setdefault(row, []).insert(0, names[piece])
     for way in walked.values():
@@ -94,7 +94,7 @@ def test_a_piece_stands_for_itself_only_without_itself(stretches):
         return
     owners, inner = unigram._pieces_as_stretches(lattice, seeds)
     ways: dict[int, list[str]] = {}
-    for rows, pieces in unigram._walk(inner, unigram._scaled(lattice, seeds, probs)):
+    for rows, pieces in unigram._walk(inner, probs):
         for row, piece in zip(rows.tolist(), pieces.tolist(), strict=True):
             ways.setdefault(row, []).insert(0, names[piece])
     for row, owner in enumerate(owners.tolist()):

@@ -14,9 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
-# Of this length, no stretch's scaled probability leaves the range of a float; see `_scaled`.
+# A character's probability is above 0.08 / pieces in the corpus: to the 24th power it is a float up to 5e11 pieces.
 MAX_STRETCH = 24
-MAX_BITS = 40
 MAX_PIECE = 16
 # Chinese and Japanese words are short; longer pieces are phrases learned by heart.
 MAX_UNSPACED_PIECE = 4
@@ -69,7 +68,7 @@ def train_unigram(stretches: Mapping[str, int], size: int) -> list[tuple[str, fl
     target = max(int(size * SPARE), int((seeds.length == 1).sum()))
     while True:
         for _ in range(EM_ROUNDS):
-            expected = _expected_counts(lattice, seeds, probs)
+            expected = _expected_counts(lattice, probs)
             keep = (expected >= 0.5) | (seeds.length == 1)
             lattice, seeds = lattice.renumbered(_numbers(keep)), seeds.kept(keep)
             probs = _maximised(expected[keep])
@@ -169,21 +168,9 @@ def _unspaced(codes: np.ndarray) -> np.ndarray:
     return np.logical_or.reduce([(low <= codes) & (codes <= high) for low, high in ranges])
 
 
-def _scaled(lattice: Lattice, seeds: Seeds, probs: np.ndarray) -> np.ndarray:
-    """Return the probabilities as if all characters were as likely, with 0 at the end, for none.
-
-    Each is multiplied by a power of two for each character in it; that changes no share of a stretch's total.
-    """
-    single = seeds.length == 1
-    share = seeds.frequency / seeds.frequency[single].sum()
-    bits = np.where(single, np.minimum(np.rint(-np.log2(share)), MAX_BITS), 0).astype(np.int64)
-    before = np.concatenate([[0], np.cumsum(np.append(bits, 0)[lattice.pieces[0]])])
-    return np.append(np.ldexp(probs, before[seeds.place + seeds.length] - before[seeds.place]), 0.0)
-
-
-def _expected_counts(lattice: Lattice, seeds: Seeds, probs: np.ndarray) -> np.ndarray:
+def _expected_counts(lattice: Lattice, probs: np.ndarray) -> np.ndarray:
     """Return how often each piece is expected over all segmentations (the E step)."""
-    scaled = _scaled(lattice, seeds, probs)
+    probs_or_none = np.append(probs, 0.0)  # number -1 is no piece
     pieces, start, end = lattice.pieces, lattice.start, lattice.start + lattice.length
     forward, backward = np.zeros(pieces.shape[1]), np.zeros(pieces.shape[1])
     forward[start] = 1.0
@@ -193,10 +180,10 @@ def _expected_counts(lattice: Lattice, seeds: Seeds, probs: np.ndarray) -> np.nd
         here = start[:many] + position
         for row in range(min(position, MAX_PIECE)):
             before = here - row - 1
-            forward[here] += forward[before] * scaled[pieces[row, before]]
+            forward[here] += forward[before] * probs_or_none[pieces[row, before]]
         here = end[:many] - position
         for row in range(min(position, MAX_PIECE)):
-            backward[here] += scaled[pieces[row, here]] * backward[here + row + 1]
+            backward[here] += probs_or_none[pieces[row, here]] * backward[here + row + 1]
     weight = np.zeros(pieces.shape[1])
     inside = np.repeat(start - np.cumsum(lattice.length) + lattice.length, lattice.length) + np.arange(
         lattice.length.sum()
@@ -206,7 +193,7 @@ def _expected_counts(lattice: Lattice, seeds: Seeds, probs: np.ndarray) -> np.nd
     for row in range(MAX_PIECE):
         places = np.flatnonzero(pieces[row] >= 0)
         numbers = pieces[row, places]
-        share = forward[places] * scaled[numbers] * backward[places + row + 1] * weight[places]
+        share = forward[places] * probs_or_none[numbers] * backward[places + row + 1] * weight[places]
         expected += np.bincount(numbers, weights=share, minlength=len(probs))
     return expected
 
@@ -218,8 +205,9 @@ def _maximised(expected: np.ndarray) -> np.ndarray:
     return lessened / lessened.sum()
 
 
-def _best(lattice: Lattice, scaled: np.ndarray) -> np.ndarray:
+def _best(lattice: Lattice, probs: np.ndarray) -> np.ndarray:
     """Return for each place the length of the last piece of the likeliest way to it (Viterbi)."""
+    probs_or_none = np.append(probs, 0.0)
     forward = np.zeros(lattice.pieces.shape[1])
     forward[lattice.start] = 1.0
     last = np.zeros(lattice.pieces.shape[1], np.int8)
@@ -227,7 +215,7 @@ def _best(lattice: Lattice, scaled: np.ndarray) -> np.ndarray:
         here = lattice.start[: np.count_nonzero(lattice.length >= position)] + position
         for row in range(min(position, MAX_PIECE)):
             before = here - row - 1
-            likelihood = forward[before] * scaled[lattice.pieces[row, before]]
+            likelihood = forward[before] * probs_or_none[lattice.pieces[row, before]]
             better = likelihood > forward[here]
             forward[here[better]] = likelihood[better]
             last[here[better]] = row + 1
@@ -236,9 +224,8 @@ def _best(lattice: Lattice, scaled: np.ndarray) -> np.ndarray:
 
 def _most_useful(lattice: Lattice, seeds: Seeds, probs: np.ndarray, many: int) -> np.ndarray:
     """Select the characters and the `many` pieces whose loss would cost the likelihood most."""
-    scaled = _scaled(lattice, seeds, probs)
     used = np.zeros(len(probs))
-    for stretches, numbers in _walk(lattice, scaled):
+    for stretches, numbers in _walk(lattice, probs):
         used += np.bincount(numbers, weights=lattice.count[stretches], minlength=len(probs))
 
     # Were a piece lost, its occurrences would go to the pieces of its own second-best segmentation.
@@ -246,7 +233,7 @@ def _most_useful(lattice: Lattice, seeds: Seeds, probs: np.ndarray, many: int) -
     parts, log_probs_of_parts = np.zeros(len(owners)), np.zeros(len(owners))
     total, own = used.sum(), used[owners]
     with np.errstate(divide="ignore", invalid="ignore"):
-        for stretches, numbers in _walk(inner, scaled):
+        for stretches, numbers in _walk(inner, probs):
             parts[stretches] += 1
             log_probs_of_parts[stretches] += np.log(used[numbers] + own[stretches])
         loss = own * (np.log(own / total) - log_probs_of_parts + parts * np.log(total + own * (parts - 1)))
@@ -258,9 +245,9 @@ def _most_useful(lattice: Lattice, seeds: Seeds, probs: np.ndarray, many: int) -
     return keep & ((used > 0) | (seeds.length == 1))
 
 
-def _walk(lattice: Lattice, scaled: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _walk(lattice: Lattice, probs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield, from the ends backwards, the stretches not yet walked through and the piece that each takes."""
-    last = _best(lattice, scaled)
+    last = _best(lattice, probs)
     stretches = np.arange(len(lattice.start))
     place = lattice.start + lattice.length
     while len(stretches):
