@@ -67,6 +67,21 @@ def test_suppressed_ids_are_never_written(toys):
                 assert not {0, 1, 3, 5} & set(hypothesis.tokens)
 
 
+@pytest.mark.parametrize("stop", ["exact", "first"])
+@pytest.mark.parametrize("longest", [1, 2, 3, 5])
+def test_what_the_filters_leave_is_all_that_is_found(toys, longest, stop):
+    """Rows that the beam has no beginnings for must not turn up as hypotheses."""
+
+    def only_two_ids(logits, rows):
+        logits[:, [0, 1, 3, 4, 6, 7]] = -torch.inf
+
+    for seed in range(10):
+        found = toys.alone(
+            toys.Decoder(8, seed=seed), Beam(8, n_best=8, stop=stop), Request(0, 0, longest), filters=(only_two_ids,)
+        )
+        assert {(h.tokens, h.finished) for h in found} == {((5,) * n, n < longest) for n in range(longest + 1)}
+
+
 def test_minimum_length_holds_for_each_row_by_itself():
     requests = [Request(i, None, max_new_tokens=9, min_new_tokens=n) for i, n in enumerate([0, 2, 3])]
     rows = make_rows([[1, 1, 1], [1, 1], [1]], requests=requests)

@@ -129,7 +129,7 @@ def test_any_sequence_of_calls(data: st.DataObject) -> None:
 
     actions = ("write", "widen", "select", "forget")
     play = fresh()
-    for action in data.draw(st.lists(st.sampled_from((*actions, "join")), max_size=8)):
+    for action in data.draw(st.lists(st.sampled_from((*actions, "join")), min_size=4, max_size=9)):
         if action == "join":
             other = fresh()
             for each in data.draw(st.lists(st.sampled_from(actions), max_size=3)):

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 LIVES = """
 import json, os, signal, sys, time
 sys.modules["torch.utils.tensorboard"] = None
+import sacrebleu, torch._dynamo, torch.distributed.tensor  # what a first step would import
 import zhuyi.training.start
 from zhuyi.cli import main
 from zhuyi.training.run_log import RunLog
