@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zhuyi.decoding import Request, Sampling, run
@@ -37,6 +37,10 @@ rules = st.builds(
 
 
 @settings(max_examples=50, deadline=None)
+@example(rule=Sampling(top_p=0.5), vocab_size=128, seed=0)
+@example(rule=Sampling(top_p=0.95, temperature=2.5), vocab_size=700, seed=0)
+@example(rule=Sampling(top_k=7, top_p=0.8, min_p=0.02), vocab_size=300, seed=0)
+@example(rule=Sampling(min_p=0.02, temperature=0.3), vocab_size=300, seed=0)
 @given(rule=rules, vocab_size=st.sampled_from([1, 5, 128, 300, 700]), seed=st.integers(0, 1000))
 def test_an_even_comb_of_draws_gives_each_token_its_share(rule, vocab_size, seed):
     logits = torch.randn(vocab_size, generator=torch.Generator().manual_seed(seed)) * 3
