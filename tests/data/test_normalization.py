@@ -20,9 +20,7 @@ from zhuyi.data.normalization import (
 from zhuyi.errors import InputError
 
 # Texts of the characters that the rules speak of meet far more of the rules than random Unicode does.
-PROSE = st.text(
-    "你好蟒かカ々aBé19 \t\n\u3000,.!?:;()，。！？：；（）、\"'“”‘’《》·—…-`*​\u0301\u3099\x00\ud800ﾞ"
-)
+PROSE = st.text("你好蟒かカ々aBé19 \t\n\u3000,.!?:;()，。！？：；（）、\"'“”‘’《》·—…-`*​\u0301\u3099\x00\ud800ﾞ")
 DENSE = st.text("你a .,…。(（) ")
 ANY_TEXT = st.one_of(st.text(st.characters(codec=None, exclude_categories=())), PROSE, DENSE)
 

@@ -210,10 +210,7 @@ def test_the_report_for_people_and_for_programs(write):
     assert as_dict["examples"]["missing column"] == [f"{path}:{line}" for line in range(2, 22)]
 
 
-@given(
-    st.binary()
-    | st.lists(st.sampled_from([b"\n", b"\r", b"a", b"\xff", b"\xe2\x80\xa8", b"\x0c"])).map(b"".join)
-)
+@given(st.binary() | st.lists(st.sampled_from([b"\n", b"\r", b"a", b"\xff", b"\xe2\x80\xa8", b"\x0c"])).map(b"".join))
 def test_as_many_lines_as_line_feeds_whatever_the_bytes(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("lines") / "text"
     path.write_bytes(data)

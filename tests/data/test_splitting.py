@@ -86,8 +86,7 @@ def test_another_process_chooses_the_same():
         "print(split_off(keys, keys, 10, seed=7).nonzero()[0].tolist())"
     )
     results = {
-        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
-        for _ in "12"
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout for _ in "12"
     }
     assert results == {"[2, 11, 13, 19, 21, 25, 28, 32, 35, 41]\n"}
 
