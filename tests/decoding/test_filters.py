@@ -126,6 +126,18 @@ def test_a_loop_is_ended_soon_and_trimmed(toys, period, every, rule):
     assert period * limit + 1 <= steps <= period * limit + every
 
 
+def test_when_a_loop_is_ended_does_not_depend_on_the_batch(toys):
+    decoder, guard = looping(toys, 3), RepetitionGuard(toys.eos_id, every=4)
+    (alone,) = toys.alone(decoder, Greedy(), Request(0, 0, 99), filters=(guard,))
+    search, events = toys.search(decoder, Greedy(), filters=(guard,)), []
+    for i in range(6):
+        search.admit([Request(i, 0, 99)])
+        events += search.advance()
+    found = toys.results(events + toys.drain(search))
+    assert len(found) == 6
+    assert all(hypotheses == (alone,) for hypotheses in found.values())
+
+
 def test_a_loop_that_the_input_has_too_goes_on(toys):
     decoder = looping(toys, 3)
     guard = RepetitionGuard(toys.eos_id)
