@@ -127,7 +127,7 @@ def test_a_loop_is_ended_soon_and_trimmed(toys, period, every, rule):
 
 
 def test_when_a_loop_is_ended_does_not_depend_on_the_batch(toys):
-    decoder, guard = looping(toys, 3), RepetitionGuard(toys.eos_id, every=4)
+    decoder, guard = looping(toys, 5), RepetitionGuard(toys.eos_id, every=7)
     (alone,) = toys.alone(decoder, Greedy(), Request(0, 0, 99), filters=(guard,))
     search, events = toys.search(decoder, Greedy(), filters=(guard,)), []
     for i in range(6):
