@@ -17,7 +17,6 @@ from zhuyi.errors import InputError
 app = typer.Typer(
     name="zhuyi",
     help="zhuyi (注意): train Transformers on your own data, look inside them, put them to work.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -247,7 +246,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
-        status = app(standalone_mode=False)
+        status = app(sys.argv[1:] or ["--help"], prog_name="zhuyi", standalone_mode=False)
     except Exception as error:
         if "--debug" in sys.argv:
             raise
@@ -268,5 +267,6 @@ def _report(error: Exception) -> int:
     if isinstance(error, InputError):
         typer_echo_error(f"error: {error}")
         return 2
-    typer_echo_error(f"error: {type(error).__name__}: {error} (run `zhuyi --debug ...` for where)")
+    message = " ".join(str(error).split())  # a library's may have many lines
+    typer_echo_error(f"error: {type(error).__name__}: {message} (run `zhuyi --debug ...` for where)")
     return 1

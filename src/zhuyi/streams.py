@@ -5,6 +5,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,7 +38,9 @@ def translate_stream(
         raise InputError("give texts or --input, not both")
     if output_path and not output_path.parent.is_dir():
         raise InputError(f"{output_path}: its folder does not exist; make it first")
-    lines: Iterable[str] = texts if texts else read_lines(str(input_path or "-"))
+    lines: Iterable[str] = texts or read_lines(str(input_path or "-"))
+    if input_path:
+        lines = _begun(lines)
     total = _count_lines(input_path) if input_path and str(input_path) != "-" else None
     with contextlib.ExitStack() as stack:
         if output_path:
@@ -51,6 +54,12 @@ def translate_stream(
                 file.write(_line(translation, as_json, options["n_best"]) + "\n")
                 bar.advance(row)
             file.flush()
+
+
+def _begun(lines: Iterable[str]) -> Iterable[str]:
+    """The same lines, the first of them read: what is wrong with their file is said before anything is shown."""
+    rest = iter(lines)
+    return chain(list(islice(rest, 1)), rest)
 
 
 def available(lines: Iterable[str]) -> Iterator[list[str]]:

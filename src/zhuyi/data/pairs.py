@@ -1,6 +1,7 @@
 """Pairs of sentences from files: read as a stream, cleaned, and every line left out counted and named."""
 
 import gzip
+import io
 import json
 import sys
 import zlib
@@ -276,7 +277,10 @@ def _byte_lines(path: str) -> Iterator[bytes]:
 @contextmanager
 def _open(path: str) -> Iterator[BinaryIO]:
     if path == STANDARD_INPUT:
-        yield sys.stdin.buffer
+        # A reader of its own, where there is something to read below: at its end the interpreter closes sys.stdin and
+        # dies if a thread is still waiting there for a line.
+        raw = getattr(sys.stdin.buffer, "raw", None)
+        yield sys.stdin.buffer if raw is None else io.BufferedReader(raw)
         return
     with open(path, "rb") as file:
         if not path.endswith(".gz"):
