@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.killing import kill_everywhere
 from tests.tiny import number_pairs, write_pairs
 
 from zhuyi.data.special_tokens import BOS_ID, UNK_ID
@@ -94,3 +95,118 @@ def test_too_few_pairs_to_hold_some_out_are_refused(tmp_path: Path) -> None:
 def test_pairs_all_too_long_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="max_len"):
         prepare(tmp_path, number_pairs(80), max_len=2)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All that was prepared, but for the pairs themselves."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: data for name, data in found.items() if not name.endswith(".tsv")}
+
+
+def config_for(file: Path, **options: object) -> PairDataConfig:
+    options = {"valid_size": 6, "tokenizer": TokenizerConfig("unigram", 90, joint=False), **options}
+    return PairDataConfig("zh", "en", (str(file),), **options)  # type: ignore[arg-type]
+
+
+def prepare_in(folder: Path, config: PairDataConfig, seed: int = 1) -> PairData:
+    folder.mkdir(exist_ok=True)
+    return prepare_pair_data(config, folder, seed, lambda message: None)
+
+
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.tsv", number_pairs(80))
+
+
+def test_two_runs_prepare_the_same_bytes(pairs_file: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        prepare_in(tmp_path / name, config_for(pairs_file))
+    a, b = files_of(tmp_path / "a"), files_of(tmp_path / "b")
+    assert a == b
+    assert {"tokenizer.source.json", "tokenizer.target.json", "cache/train.arrow", "cache/cleaning.json"} <= a.keys()
+    prepare_in(tmp_path / "c", config_for(pairs_file), seed=2)
+    assert files_of(tmp_path / "c")["cache/valid.arrow"] != a["cache/valid.arrow"]
+
+
+def test_a_kill_before_any_file_operation_changes_nothing(pairs_file: Path, tmp_path: Path) -> None:
+    config = config_for(pairs_file)
+    prepare_in(tmp_path / "unkilled", config)
+    (tmp_path / "run").mkdir()
+    kills = kill_everywhere(tmp_path / "run", lambda: prepare_in(tmp_path / "run", config), lambda through: None)
+    assert kills > 10
+    assert files_of(tmp_path / "run") == files_of(tmp_path / "unkilled")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tokenizer": TokenizerConfig("unigram", 70, joint=False)},
+        {"tokenizer": TokenizerConfig("bpe", 90)},
+        {"max_len": 6},
+        {"valid_size": 9},
+        {"columns": (2, 1)},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_was_prepared_from_another_config_is_made_again(
+    pairs_file: Path, tmp_path: Path, other: dict[str, object]
+) -> None:
+    prepare_in(tmp_path / "run", config_for(pairs_file))
+    prepare_in(tmp_path / "run", config_for(pairs_file, **other))
+    prepare_in(tmp_path / "fresh", config_for(pairs_file, **other))
+    run, fresh = files_of(tmp_path / "run"), files_of(tmp_path / "fresh")
+    assert {name: run[name] for name in fresh} == fresh
+
+
+def test_a_tokenizer_laid_there_is_used_and_kept(pairs_file: Path, tmp_path: Path) -> None:
+    prepare_in(tmp_path / "first", config_for(pairs_file, tokenizer=TokenizerConfig("bpe", 70)))
+    laid = (tmp_path / "first" / "tokenizer.json").read_bytes()
+    config = config_for(pairs_file, tokenizer=TokenizerConfig("unigram", 90))
+    prepare_in(tmp_path / "run", config)
+    (tmp_path / "run" / "tokenizer.json").write_bytes(laid)
+    data = prepare_in(tmp_path / "run", config)
+    assert (tmp_path / "run" / "tokenizer.json").read_bytes() == laid
+    assert data.source_tokenizer.decode(data.train.ids("source", 0)) == data.train.text("source_text", 0)
+
+
+def test_pairs_that_are_too_long_are_left_out_and_said(pairs_file: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "run").mkdir()
+    config = config_for(pairs_file, max_len=20, tokenizer=TokenizerConfig("character", 64))
+    data = prepare_pair_data(config, tmp_path / "run", 1, said.append)
+    assert 0 < len(data.train) < 74
+    assert f"train: {len(data.train)} pairs; {74 - len(data.train)} longer than max_len = 20 left out" in said
+    assert max(data.train.lengths("target")) <= 20
+
+
+def test_an_error_stays_one_at_the_second_try(pairs_file: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"no train pair is at most 2 tokens long; raise data.max_len"):
+            prepare_in(tmp_path / "run", config_for(pairs_file, max_len=2))
+
+
+def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.tsv").write_text("")
+    with pytest.raises(InputError, match=r"no pairs in .*empty.tsv: no lines at all"):
+        prepare_in(tmp_path / "run", config_for(tmp_path / "empty.tsv"))
+    with pytest.raises(InputError, match=r"no training data: set data.train or give --train FILE"):
+        prepare_in(tmp_path / "run", PairDataConfig("zh", "en"))
+
+
+def test_the_largest_batch_costs_at_least_as_much_as_any(pairs_file: Path, tmp_path: Path) -> None:
+    batches = PairBatches(prepare_in(tmp_path / "run", config_for(pairs_file)).train, 100, seed=1)
+    largest = batches.load(batches.largest())
+    for epoch in range(3):
+        for rows in batches.order(epoch):
+            batch = batches.load(rows)
+            assert max(batch.src.numel(), batch.tgt.numel()) <= 1.12 * max(largest.src.numel(), largest.tgt.numel())
+            assert max(batch.src.numel(), batch.tgt.numel()) <= 100 or len(rows) == 1
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(pairs_file: Path, tmp_path: Path) -> None:
+    data = prepare_in(tmp_path / "run", config_for(pairs_file))
+    first, again, other = (PairBatches(data.train, 100, seed=seed) for seed in (1, 1, 2))
+    for epoch in range(3):
+        ours, theirs = first.order(epoch), again.order(epoch)
+        assert len(ours) == len(theirs) and all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first.order(0), other.order(0), strict=False))

@@ -1,19 +1,23 @@
 """Text to text, as `evaluate`, `translate` and the server get it."""
 
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.tiny import number_pairs, random_run
+from torch import Tensor, nn
 
 import zhuyi
 from zhuyi.data.special_tokens import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from zhuyi.decoding import max_output_tokens
+from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizer
+from zhuyi.decoding import Sampling, max_output_tokens
+from zhuyi.decoding.config import DecodeConfig
 from zhuyi.predict import Translator
-from zhuyi.tasks.translation import Translation
+from zhuyi.tasks.translation import Translation, translate_texts
 
 TEXTS = [source for source, _ in number_pairs(24, digits=(1, 2, 5, 9), seed=4)]
 HOSTILE = st.text(
@@ -117,3 +121,108 @@ def test_no_special_sign_is_ever_written(translator: Translator) -> None:
 def test_a_run_read_from_disk_is_the_run(translator: Translator, tmp_path: Path) -> None:
     again = zhuyi.load(random_run(tmp_path / "again").path)
     assert [t.text for t in again.translate(TEXTS)] == [t.text for t in translator.translate(TEXTS)]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_a_beams_score_is_that_of_its_tokens(translator: Translator, alpha: float) -> None:
+    tokenizer, scored = translator.target_tokenizer, 0
+    for text, found in zip(TEXTS, translator.translate(TEXTS, beam=4, alpha=alpha), strict=True):
+        if found.flags:  # cut: without an end sign
+            continue
+        tgt = [*(tokenizer.labels.index(token) for token in found.tokens), EOS_ID]
+        logits = translator.model(torch.tensor([tokenizer.encode(text)]), torch.tensor([[BOS_ID, *tgt[:-1]]]))[0]
+        log_prob = float(logits.log_softmax(dim=-1).gather(1, torch.tensor(tgt)[:, None]).sum())
+        assert found.score == pytest.approx(log_prob / ((5 + len(tgt)) / 6) ** alpha, abs=1e-4)
+        scored += 1
+    assert scored > len(TEXTS) // 2
+
+
+def test_an_endless_stream_is_answered(translator: Translator) -> None:
+    few = list(islice(translator.stream(cycle(TEXTS[:3]), beam=1), 7))
+    wanted = translator.translate(TEXTS[:3], beam=1)
+    assert [each.text for each in few] == [each.text for each in islice(cycle(wanted), 7)]
+
+
+def test_windows_change_nothing(translator: Translator) -> None:
+    arguments = (
+        translator.model,
+        translator.tokenizer,
+        translator.tokenizer,
+        TEXTS,
+        DecodeConfig(beam=2, batch_rows=5),
+    )
+    for one, other in zip(translate_texts(*arguments), translate_texts(*arguments, window_texts=3), strict=True):
+        assert same(one, other)
+
+
+def test_a_text_draws_the_same_wherever_it_stands(translator: Translator) -> None:
+    rule = Sampling(temperature=3.0)
+    twice = translator.translate([*TEXTS[:5], *TEXTS[:5][::-1]], rule=rule, seed=9)
+    assert [each.text for each in twice[:5]] == [each.text for each in twice[5:]][::-1]
+    assert len({each.text for each in twice}) == 5
+
+
+class Echo(nn.Module):
+    """Writes its source: whatever is missing or doubled in a text was lost or doubled around the model."""
+
+    def __init__(self, vocab_size: int, max_len: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(vocab_size))
+        self.max_len = max_len
+        self.longest = 0
+
+    def encode(self, src: Tensor, src_mask: Tensor | None = None) -> Tensor:
+        self.longest = max(self.longest, src.shape[1])
+        return src
+
+    def start(self, memory: Tensor, prefix: Tensor, prefix_mask: Tensor | None = None) -> "EchoState":
+        return EchoState(memory, torch.zeros(len(memory), dtype=torch.long))
+
+    def step(self, tokens: Tensor, state: "EchoState") -> tuple[Tensor, "EchoState"]:
+        following = state.src.gather(1, state.position[:, None])[:, 0]
+        return 20 * self.weight[following], EchoState(state.src, state.position + 1)
+
+
+class EchoState:
+    def __init__(self, src: Tensor, position: Tensor) -> None:
+        self.src, self.position = src, position
+
+    def select(self, rows: Tensor) -> "EchoState":
+        return EchoState(self.src[rows], self.position[rows])
+
+    def join(self, other: "EchoState") -> "EchoState":
+        width = max(self.src.shape[1], other.src.shape[1])
+        src = [nn.functional.pad(state.src, (0, width - state.src.shape[1])) for state in (self, other)]
+        return EchoState(torch.cat(src), torch.cat([self.position, other.position]))
+
+
+CHINESE_TEXT = st.text(st.sampled_from("一二三四五六七八九零，。！；"), max_size=120)
+ENGLISH_TEXT = st.lists(st.sampled_from(["one", "two,", "three.", "four!", "five", "sixseveneight" * 3]), max_size=30)
+ECHO_TOKENIZER = train_tokenizer(
+    ["一二三四五六七八九零，。！；", "abcdefghijklmnopqrstuvwxyz .,!"], TokenizerConfig(kind="character", vocab_size=99)
+)
+
+
+@given(
+    lines=st.lists(CHINESE_TEXT | ENGLISH_TEXT.map(" ".join), max_size=4),
+    longest=st.integers(4, 40),
+    beam=st.sampled_from([1, 2]),
+)
+@example(lines=["一二三四五六七八九零" * 250, "", "。" * 50, "one two, " * 300], longest=30, beam=1)
+@example(lines=["一，" * 600 + "二。" * 600], longest=9, beam=2)
+def test_however_a_text_is_cut_nothing_is_lost_or_doubled(lines: list[str], longest: int, beam: int) -> None:
+    model = Echo(ECHO_TOKENIZER.vocab_size, max_len=32)
+    decode = DecodeConfig(beam=beam, longest_sentence=longest)
+    (found,) = translate_texts(model, ECHO_TOKENIZER, ECHO_TOKENIZER, ["\n".join(lines)], decode)  # type: ignore[arg-type]
+    written = found.text.split("\n")
+    assert len(written) == max(1, len(lines))
+    for line, echo in zip(lines, written, strict=False):
+        # Spaces apart: where a clause does not fit, it is cut wherever the tokens are up, within a word too.
+        assert echo.replace(" ", "") == line.replace(" ", "")
+    assert model.longest <= min(longest, model.max_len - 1)
+    assert ("split" in found.flags) is (sum(any(map(str.isalnum, line)) for line in lines) > 1 or _long(lines, longest))
+
+
+def _long(lines: list[str], longest: int) -> bool:
+    return any(len(line) + 1 > min(longest, 31) and any(map(str.isalnum, line)) for line in lines)

@@ -19,4 +19,4 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eighty different pairs of numbers; six of them are held out."""
-    return write_pairs(tmp_path_factory.mktemp("pairs") / "numbers.tsv", number_pairs(80))
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "numbers.tsv", number_pairs(80, digits=(2, 3, 4)))
