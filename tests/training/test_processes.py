@@ -54,6 +54,7 @@ def launch(folder: Path, processes: int, *commands: list[str]) -> list[dict[str,
         [sys.executable, *(launcher if processes > 1 else []), str(script), json.dumps(commands)],
         capture_output=True,
         encoding="utf-8",
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         check=False,
     )
@@ -77,7 +78,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["train", str(recipe(folder, 2 // processes, precision)), "--out", str(folder / f"{precision}-{processes}")]
             for precision in PRECISIONS
         ]
-        printed = launch(folder, processes, *commands)
+        if processes == 1:
+            printed = launch(folder, 1, *commands)
+        else:  # a launch each: a second process group in the same processes can wait for the first one's peers
+            printed = [row for command in commands for row in launch(folder, processes, command)]
         assert [row["run"] for row in printed] == [each[-1] for each in commands]  # by the first process alone
     return folder
 
