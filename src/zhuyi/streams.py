@@ -1,10 +1,10 @@
 """Translating files and pipes: in order, in bounded memory, each line as soon as it is done."""
 
 import contextlib
-import queue
+import os
+import stat
 import sys
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from zhuyi.atomic import replacing
-from zhuyi.data.pairs import read_lines
+from zhuyi.data.pairs import STANDARD_INPUT, read_lines
+from zhuyi.data.windows import windows, windows_as_they_come
 from zhuyi.errors import InputError
 from zhuyi.predict import Translator
-from zhuyi.tasks.translation import WINDOW_TEXTS, Translation
-
-QUEUE_LINES = 4 * WINDOW_TEXTS
+from zhuyi.tasks.translation import Translation
 
 
 def translate_stream(
@@ -38,9 +37,11 @@ def translate_stream(
         raise InputError("give texts or --input, not both")
     if output_path and not output_path.parent.is_dir():
         raise InputError(f"{output_path}: its folder does not exist; make it first")
-    lines: Iterable[str] = texts or read_lines(str(input_path or "-"))
+    source = str(input_path or STANDARD_INPUT)
+    lines: Iterable[str] = texts or read_lines(source)
     if input_path:
         lines = _begun(lines)
+    cut = windows if texts or _is_file(source) else windows_as_they_come
     total = _count_lines(input_path) if input_path and str(input_path) != "-" else None
     with contextlib.ExitStack() as stack:
         if output_path:
@@ -49,7 +50,7 @@ def translate_stream(
         else:
             file = sys.stdout
         bar, row = _progress(stack, total, shown=output_path is not None)
-        for window in available(lines):
+        for window in cut(lines):
             for translation in translator.stream(window, **options):
                 file.write(_line(translation, as_json, options["n_best"]) + "\n")
                 bar.advance(row)
@@ -62,36 +63,13 @@ def _begun(lines: Iterable[str]) -> Iterable[str]:
     return chain(list(islice(rest, 1)), rest)
 
 
-def available(lines: Iterable[str]) -> Iterator[list[str]]:
-    """The lines that are there, up to a window of them: whoever types one line need not type a thousand."""
-    waiting: queue.Queue[str | BaseException | None] = queue.Queue(QUEUE_LINES)
-
-    def read() -> None:
-        try:
-            for line in lines:
-                waiting.put(line)
-            waiting.put(None)
-        except BaseException as error:  # raised again where it is waited for
-            waiting.put(error)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        window: list[str] = []
-        item = waiting.get()
-        while isinstance(item, str):
-            window.append(item)
-            if len(window) == WINDOW_TEXTS:
-                break
-            try:
-                item = waiting.get_nowait()
-            except queue.Empty:
-                break
-        if window:
-            yield window
-        if isinstance(item, BaseException):
-            raise item
-        if item is None:
-            return
+def _is_file(source: str) -> bool:
+    """Whether all of its lines are there already, so that it may be cut at the same places every time."""
+    try:
+        status = os.fstat(sys.stdin.fileno()) if source == STANDARD_INPUT else os.stat(source)
+    except OSError:  # a standard input that the system knows nothing of; for a missing file reading says so
+        return False
+    return stat.S_ISREG(status.st_mode)
 
 
 def _line(translation: Translation, as_json: bool, n_best: int) -> str:

@@ -4,7 +4,6 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from zhuyi.data.batches import pad
 from zhuyi.data.normalization import contains_han, split_clauses, split_sentences
 from zhuyi.data.special_tokens import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from zhuyi.data.tokenizers import Tokenizer
+from zhuyi.data.windows import windows
 from zhuyi.decoding import (
     Beam,
     Greedy,
@@ -43,9 +43,6 @@ from zhuyi.tasks.pair_data import (
     prepare_pair_data,
 )
 
-# Texts taken together: enough to fill batches of one length, few enough that memory stays small.
-WINDOW_TEXTS = 1024
-WINDOW_CHARACTERS = 200_000
 # No tokenizer needs to see more at once; a text without any mark to cut at is cut here.
 LONGEST_STRETCH = 1000
 
@@ -194,7 +191,6 @@ def translate_texts(
     rule: Rule | None = None,
     n_best: int = 1,
     seed: int = 1,
-    window_texts: int = WINDOW_TEXTS,
 ) -> Iterator[Translation]:
     """Translate any number of texts, in order; memory is bounded by a window of them.
 
@@ -216,7 +212,7 @@ def translate_texts(
         filters=(Suppress((PAD_ID, BOS_ID, UNK_ID)), RepetitionGuard(EOS_ID)),
         stream=False,
     )
-    for window in _windows(texts, window_texts):
+    for window in windows(texts):
         plans = [_plan(text, source_tokenizer, limit) for text in window]
         found = _translate_sentences(search, plans, model.max_len, decode.batch_rows, seed)
         for plan in plans:
@@ -228,16 +224,6 @@ def _rule(decode: DecodeConfig, n_best: int) -> Rule:
         return Greedy()
     size = max(decode.beam, n_best)
     return Beam(size, length_rule=decode.length_rule, alpha=decode.alpha, stop=decode.stop, n_best=n_best)
-
-
-def _windows(texts: Iterable[str], window_texts: int) -> Iterator[list[str]]:
-    texts = iter(texts)
-    while window := list(islice(texts, 1)):
-        characters = len(window[0])
-        while len(window) < window_texts and characters < WINDOW_CHARACTERS and (more := list(islice(texts, 1))):
-            window += more
-            characters += len(more[0])
-        yield window
 
 
 # A plan is the text's parts in order: a string stands for itself, ids (with the end sign) are to be translated.
