@@ -82,7 +82,6 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: Ru
         return training.run()
     finally:
         log.close()
-        processes.close()
 
 
 class _Training:

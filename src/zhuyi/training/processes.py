@@ -1,5 +1,6 @@
 """One process or several under `torchrun`: the few things in which they differ."""
 
+import atexit
 import os
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -20,9 +21,12 @@ class Processes:
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(self.device)
-        if self.count > 1:
+        # Joined once: a second group in the same processes would find the first one's addresses in torchrun's store,
+        # and wait for peers that no longer listen there.
+        if self.count > 1 and not dist.is_initialized():
             # An evaluation on the first process keeps the others waiting.
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
+            atexit.register(dist.destroy_process_group)
 
     @staticmethod
     def is_first_here() -> bool:
@@ -56,7 +60,3 @@ class Processes:
     def wait(self) -> None:
         if self.count > 1:
             dist.barrier()
-
-    def close(self) -> None:
-        if self.count > 1:
-            dist.destroy_process_group()

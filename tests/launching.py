@@ -1,0 +1,136 @@
+"""Trainings by several processes, forked from one that has all imports behind it; each training in processes anew."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+# A process notes each step's loss in its run, and how often it joined a group. No pictures and no TensorBoard: they
+# take longer than the training.
+FORKS = """
+import json, os, signal, sys, time
+sys.modules["torch.utils.tensorboard"] = None
+import sacrebleu, torch._dynamo, torch.distributed as dist, torch.distributed.fsdp, torch.distributed.tensor
+import zhuyi.training.start
+from zhuyi.cli import main
+from zhuyi.training.run_log import RunLog
+
+note_step, join = RunLog.step, dist.init_process_group
+
+def append(path, line):
+    with open(path, "a") as file:
+        file.write(line + "\\n")
+
+def live(commands, environment, report, die_at):
+    for stream, name in ((1, ".out"), (2, ".err")):
+        os.dup2(os.open(report + name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    os.environ.update(environment)
+
+    def step(log, number, epoch, loss, rate, tokens):
+        if number == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(log._folder.path / f"losses-{os.environ['RANK']}.txt", f"{number} {loss!r} {tokens}")
+        note_step(log, number, epoch, loss, rate, tokens)
+
+    def joining(*arguments, **options):
+        append(report + ".joined", "joined")
+        join(*arguments, **options)
+
+    RunLog.step, RunLog.draw_curves, dist.init_process_group = step, lambda log: None, joining
+    for arguments in commands:
+        sys.argv = ["zhuyi", "--debug", *arguments]
+        try:
+            main()
+        except SystemExit as exit:
+            if exit.code:
+                raise
+
+def wait(children):
+    statuses = {}
+    while len(statuses) < len(children):
+        child, status = os.wait()
+        statuses[child] = os.waitstatus_to_exitcode(status)
+        if statuses[child]:  # as torchrun does
+            for other in set(children) - statuses.keys():
+                os.kill(other, signal.SIGKILL)
+    return [statuses[child] for child in children]
+
+for line in sys.stdin:
+    processes = json.loads(line)
+    children = []
+    for options in processes:
+        children.append(os.fork())
+        if children[-1] == 0:
+            live(**options)
+            sys.exit()
+    print(json.dumps(wait(children)), flush=True)
+"""
+
+
+class Launcher:
+    """Runs `zhuyi` in so many processes at a time."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self._process = process
+        self._report = folder / "process"
+
+    def run(self, processes: int, *commands: list[str], die_at: int | None = None) -> list[dict[str, Any]]:
+        """Run commands one after the other, each in all of the processes; what they print, a line each.
+
+        Args:   die_at: a step in which every process is killed, before its end.
+        """
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        requests = [
+            {
+                "commands": commands,
+                "environment": {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                "report": self._path(rank),
+                "die_at": die_at,
+            }
+            for rank in range(processes)
+        ]
+        for path in self._report.parent.glob("*.joined"):
+            path.unlink()
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(requests) + "\n")
+        self._process.stdin.flush()
+        statuses = json.loads(self._process.stdout.readline())
+        wanted = {0} if die_at is None else {-9}
+        assert set(statuses) == wanted, "\n".join(Path(f"{self._path(i)}.err").read_text() for i in range(processes))
+        texts = [Path(f"{self._path(rank)}.out").read_text(encoding="utf-8") for rank in range(processes)]
+        return [json.loads(line) for text in texts for line in text.splitlines()]
+
+    def joined(self, rank: int) -> int:
+        """How often a process of the last run joined the others."""
+        path = Path(f"{self._path(rank)}.joined")
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def _path(self, rank: int) -> str:
+        return f"{self._report}-{rank}"
+
+
+@contextmanager
+def launcher(folder: Path) -> Iterator[Launcher]:
+    """A launcher that keeps its processes' output in a folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", FORKS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
+    )
+    yield Launcher(process, folder)
+    assert process.stdin and process.stdout
+    process.stdin.close()
+    process.stdout.close()
+    process.wait()
