@@ -105,22 +105,22 @@ def test_decoder_layer_is_torchs(config: LayerConfig, attention_path: str) -> No
 @pytest.mark.parametrize("norm_first", [False, True])
 @torch.no_grad()
 def test_advancing_is_the_forward_in_pieces(norm_first: bool) -> None:
-    """Two beams of two rows over one memory each: first three tokens at once, then one by one."""
+    """First three tokens at once, then one by one as two beams of two rows, each over a memory of its own."""
     config = replace(CONFIG, norm_first=norm_first)
     layer: DecoderLayer = randomised(DecoderLayer(config)).double()
     x, memory = torch.randn(4, 6, 15).double(), torch.randn(2, 7, 15).double()
+    x[1::2, :3] = x[::2, :3]  # the hypotheses of a beam begin alike
     expected = layer(x, memory.repeat_interleave(2, 0), padding_mask(REAL.repeat_interleave(2, 0)))
-    state = DecoderState(
-        torch.zeros(1, 2, 4, 3, 0, 5).double(),
-        torch.zeros(4, dtype=torch.long),
-        [layer.cross_attention.project_memory(memory)],
-        padding_mask(REAL),
-    )
-    pieces = []
-    for start, end in ((0, 3), (3, 4), (4, 5), (5, 6)):
-        state.begin(end - start)
-        pieces.append(layer.advance(x[:, start:end], state, 0))
-    torch.testing.assert_close(torch.cat(pieces, dim=1), expected)
+    projected = torch.stack(layer.cross_attention.project_memory(memory))[None]
+    state = DecoderState(torch.zeros(1, 2, 2, 3, 0, 1, 5).double(), projected, REAL)
+    state.begin(3)
+    beginnings = layer.advance(x[::2, :3], state, 0)  # (G, T, D)
+    torch.testing.assert_close(beginnings, expected[::2, :3])
+    state = state.select(torch.tensor([0, 0, 1, 1]))
+    for t in range(3, 6):
+        state.begin(1)
+        newest = layer.advance(x[:, t].view(2, 2, 15), state, 0)  # (G, W, D)
+        torch.testing.assert_close(newest.view(4, 15), expected[:, t])
 
 
 @pytest.mark.parametrize("norm_first", [False, True])

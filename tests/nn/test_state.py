@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from zhuyi.nn.attention import attend
 from zhuyi.nn.state import CAPACITY_BLOCK, DecoderState
 
 LAYERS, HEADS, HEAD_DIM = 2, 3, 5
@@ -33,56 +34,56 @@ class Play:
         longest = max(lengths, default=1)
         real = torch.arange(longest) < torch.tensor(lengths)[:, None]
         memory = numbers(LAYERS, 2, len(lengths), HEADS, longest, HEAD_DIM)
-        self.rows = [Row(memory[:, :, i, :, :length]) for i, length in enumerate(lengths)]
+        self.rows = [Row(memory[:, :, i, :, :length].clone()) for i, length in enumerate(lengths)]
         self.state = DecoderState(
-            torch.zeros(LAYERS, 2, len(lengths), HEADS, 0, HEAD_DIM, dtype=torch.float64),
-            torch.zeros(len(lengths), dtype=torch.long),
-            [(k, v) for k, v in memory],
-            real[:, None, None] if masked else None,
+            torch.zeros(LAYERS, 2, len(lengths), HEADS, 0, 1, HEAD_DIM, dtype=torch.float64),
+            memory,
+            real if masked else None,
         )
 
     def write(self, num_tokens: int = 1) -> None:
         """Store `num_tokens` more a row and look at everything that a layer would then see."""
         starts = [len(row.past) for row in self.rows]
         positions = self.state.begin(num_tokens)
-        assert positions.tolist() == [[start + t for t in range(num_tokens)] for start in starts]
-        new = numbers(LAYERS, 2, len(self.rows), HEADS, num_tokens, HEAD_DIM)
+        assert positions.shape == (self.state.groups, self.state.width * num_tokens)
+        expected = [[start + t for t in range(num_tokens)] for start in starts]
+        assert positions.reshape(-1, num_tokens).tolist() == expected
+        new = numbers(LAYERS, 2, len(self.rows), num_tokens, HEADS, HEAD_DIM)
         for i, row in enumerate(self.rows):
-            row.past += [new[:, :, i, :, t] for t in range(num_tokens)]
+            row.past += [new[:, :, i, t] for t in range(num_tokens)]
+        # As a layer has them: the rows of a group side by side, as if they were positions.
+        grouped = new.reshape(LAYERS, 2, self.state.groups, -1, HEADS, HEAD_DIM).transpose(3, 4)
         for layer in range(LAYERS):
-            for part, seen in enumerate(self.state.remember(layer, *new[layer])):
+            for part, seen in enumerate(self.state.remember(layer, *grouped[layer])):
                 self._check_past(layer, part, seen, starts, num_tokens)
         self.check()
 
     def _check_past(self, layer: int, part: int, seen: Tensor, starts: list[int], num_tokens: int) -> None:
-        mask = self.state.past_mask
-        if mask is None:
-            assert num_tokens == 1
-            mask = torch.ones(len(self.rows), 1, 1, seen.shape[2], dtype=torch.bool)
-        assert mask.shape == (len(self.rows), 1, num_tokens, seen.shape[2])
+        groups, width, bias = self.state.groups, self.state.width, self.state.past_bias
+        if bias is None:
+            assert num_tokens == width == 1
+            bias = torch.zeros(groups, 1, 1, seen.shape[2], dtype=torch.float64)
+        assert bias.shape == (groups, 1, width * num_tokens, seen.shape[2])
+        assert bool(((bias == 0) | (bias == torch.finfo(torch.float64).min)).all())
+        visible = bias.reshape(len(self.rows), num_tokens, -1) == 0
         for i, row in enumerate(self.rows):
             for t in range(num_tokens):
-                visible = seen[i][:, mask[i, 0, t]]  # (H, position, d)
                 expected = torch.stack([past[layer, part] for past in row.past[: starts[i] + t + 1]], dim=1)
-                assert torch.equal(visible, expected)
+                assert torch.equal(seen[i // width][:, visible[i, t]], expected)
 
     def check(self) -> None:
         """Positions, and each row's memory as its group finds it."""
         state = self.state
         assert state.rows == len(self.rows)
         assert state.positions.tolist() == [len(row.past) for row in self.rows]
-        if not self.rows:
-            return
-        num_memories = state.memory[0][0].shape[0]
-        assert len(self.rows) % num_memories == 0
-        for i, row in enumerate(self.rows):
-            group = i // (len(self.rows) // num_memories)
-            for layer in range(LAYERS):
-                for part, memory in enumerate(state.memory[layer]):
-                    seen = memory[group]
-                    if state.memory_mask is not None:
-                        seen = seen[:, state.memory_mask[group, 0, 0]]
-                    assert torch.equal(seen, row.memory[layer, part])
+        for layer in range(LAYERS):
+            keys, values, bias = state.memory_of(layer)
+            assert keys.shape == values.shape == (state.groups, HEADS, keys.shape[2], HEAD_DIM)
+            bias = torch.zeros(state.groups, 1, 1, keys.shape[2]) if bias is None else bias
+            for i, row in enumerate(self.rows):
+                group = i // state.width
+                for part, memory in enumerate((keys, values)):
+                    assert torch.equal(memory[group][:, bias[group, 0, 0] == 0], row.memory[layer, part])
 
     def select(self, rows: list[int]) -> None:
         self.state = self.state.select(torch.tensor(rows, dtype=torch.long))
@@ -101,8 +102,9 @@ class Play:
         self.check()
 
 
-def pointers(state: DecoderState) -> list[int]:
-    return [x.data_ptr() for pair in state.memory for x in pair]
+def pointers(state: DecoderState) -> tuple[int, int]:
+    assert state.memory is not None
+    return state.cache.data_ptr(), state.memory.data_ptr()
 
 
 @given(st.data())
@@ -145,14 +147,27 @@ def test_any_sequence_of_calls(data: st.DataObject) -> None:
 def test_cache_grows_by_blocks_and_keeps_the_past() -> None:
     play = Play([2, 1])
     play.forget_after([0, 0])
-    for _ in range(2 * CAPACITY_BLOCK + 1):
+    sizes = set()
+    for _ in range(5 * CAPACITY_BLOCK):
         play.write()
         assert play.state.cache.shape[4] % CAPACITY_BLOCK == 0
-    assert play.state.cache.shape[4] == 3 * CAPACITY_BLOCK
+        sizes.add(play.state.cache.shape[4])
+    assert len(sizes) < 5  # not a copy a block
     other = Play([3])
     other.write()
     play.join(other)
     play.write()
+
+
+def test_a_cache_of_short_rows_stays_small_for_ever() -> None:
+    """Requests come and go, and the column that all write to goes on."""
+    play = Play([2, 1])
+    for _ in range(4 * CAPACITY_BLOCK):
+        play.write()
+        if len(play.rows[0].past) >= 3:
+            play.select([1])
+            play.join(Play([4]))
+    assert play.state.cache.shape[4] == CAPACITY_BLOCK
 
 
 def test_rows_of_different_age_fill_a_block_to_its_end() -> None:
@@ -163,21 +178,24 @@ def test_rows_of_different_age_fill_a_block_to_its_end() -> None:
         play.write()
 
 
-def test_a_beam_shares_one_memory_and_select_never_copies_it() -> None:
+def test_a_beam_shares_one_memory_and_its_hypotheses_change_places_without_a_copy() -> None:
     play = Play([4, 2, 3])
-    before = pointers(play.state)
+    memory = pointers(play.state)[1]
     play.select([0, 0, 1, 1, 2, 2])
     play.write()
-    play.select([1, 1, 3, 2, 4, 4])  # hypotheses change places within their beams
-    play.write()
-    assert pointers(play.state) == before
-    play.select([0, 1, 4, 5])  # the second beam is done
-    assert play.state.memory[0][0].shape[0] == 2
-    play.write()
     before = pointers(play.state)
-    play.select([0, 2])  # one hypothesis a beam is left
-    assert pointers(play.state) == before
+    play.select([1, 1, 3, 2, 4, 4])
     play.write()
+    assert pointers(play.state) == before
+    assert before[1] == memory
+    play.select([1, 0, 5, 4])  # the second beam is done: the third takes its place
+    play.write()
+    assert pointers(play.state) == before
+    other = Play([1])
+    other.select([0, 0])
+    play.join(other)  # into the place that is free
+    play.write()
+    assert pointers(play.state) == before
 
 
 @pytest.mark.parametrize(
@@ -187,6 +205,7 @@ def test_a_beam_shares_one_memory_and_select_never_copies_it() -> None:
         [0, 2, 1, 3],  # interleaved: every row its own memory
         [0, 0, 1, 2],  # beams of unequal size
         [3],
+        [0, 2],
         [0, 1, 2, 3, 0, 1],
         [2, 2, 2, 2],
     ],
@@ -203,7 +222,8 @@ def test_beams_of_different_width_join() -> None:
     for first, second in ((2, 3), (1, 2), (2, 2)):
         play, other = Play([4, 2]), Play([3])
         play.select([i for i in range(2) for _ in range(first)])
-        play.write(3)
+        for _ in range(3):
+            play.write()
         other.select([0] * second)
         other.write()
         play.join(other)
@@ -218,7 +238,30 @@ def test_memories_without_a_mask_join_those_with_one(mine: bool, others: bool) -
         play, other = Play([3, 3], masked=mine), Play(lengths, masked=others)
         play.join(other)
         play.write()
-        assert (play.state.memory_mask is None) == (not mine and not others and lengths == [3, 3])
+        assert (play.state.memory_of(0)[2] is None) == (lengths == [3, 3])
+
+
+def test_a_memory_is_no_longer_than_its_longest_source() -> None:
+    play = Play([5, 2])
+    play.select([1])
+    assert play.state.memory_of(0)[0].shape[2] == 2
+    assert play.state.memory_of(0)[2] is None
+    play.write()
+
+
+def test_a_source_without_a_real_token_gives_zeros() -> None:
+    memory = numbers(1, 2, 2, HEADS, 3, HEAD_DIM)
+    state = DecoderState(
+        torch.zeros(1, 2, 2, HEADS, 0, 1, HEAD_DIM, dtype=torch.float64),
+        memory.clone(),
+        torch.tensor([[True, True, False], [False, False, False]]),
+    )
+    q = numbers(2, HEADS, 1, HEAD_DIM)
+    keys, values, bias = state.memory_of(0)
+    output, _ = attend(q, keys, values, bias=bias)
+    expected, _ = attend(q[:1], memory[0, 0, :1, :, :2], memory[0, 1, :1, :, :2])
+    torch.testing.assert_close(output[:1], expected)
+    assert not output[1].any()
 
 
 def test_all_rows_may_leave_and_others_come() -> None:
@@ -231,33 +274,34 @@ def test_all_rows_may_leave_and_others_come() -> None:
     assert len(play.rows) == 1
 
 
-def test_rows_of_one_age_need_no_mask() -> None:
+def test_rows_of_one_age_need_no_bias() -> None:
     play = Play([2, 1])
     play.write()
-    assert play.state.past_mask is None
+    assert play.state.past_bias is None
     play.write(2)
-    assert play.state.past_mask is not None
+    assert play.state.past_bias is not None
     play.write()
-    assert play.state.past_mask is None
+    assert play.state.past_bias is None
     play.forget_after([1, 2])
     play.write()
-    assert play.state.past_mask is not None
-    play.select([1, 1])
+    assert play.state.past_bias is not None
+    play.select([1, 0])
+    play.select([0])
     play.write()
-    assert play.state.past_mask is None
+    assert play.state.past_bias is None
 
 
 def test_a_state_without_memory() -> None:
     """A decoder-only model's."""
-    states = [DecoderState(torch.zeros(1, 2, n, 1, 0, 1), torch.zeros(n, dtype=torch.long)) for n in (2, 3)]
+    states = [DecoderState(torch.zeros(1, 2, n, 1, 0, 1, 1)) for n in (2, 3)]
     for i, state in enumerate(states):
         for step in range(i + 1):
             state.begin(1)
             state.remember(0, torch.full((state.rows, 1, 1, 1), step + 1.0), torch.zeros(state.rows, 1, 1, 1))
     joined = states[0].join(states[1]).select(torch.tensor([4, 0]))
     assert joined.positions.tolist() == [2, 1]
-    assert not joined.memory
+    assert joined.memory is None
     joined.begin(1)
     keys, _ = joined.remember(0, torch.full((2, 1, 1, 1), 9.0), torch.zeros(2, 1, 1, 1))
-    assert joined.past_mask is not None
-    assert [keys[i, 0, joined.past_mask[i, 0, 0], 0].tolist() for i in range(2)] == [[1, 2, 9], [1, 9]]
+    assert joined.past_bias is not None
+    assert [keys[i, 0, joined.past_bias[i, 0, 0] == 0, 0].tolist() for i in range(2)] == [[1, 2, 9], [1, 9]]

@@ -204,12 +204,11 @@ class Transformer(nn.Module):
         c = self.config.layer
         rows, length = prefix.shape
         weight = self.target_embedding.weight
-        cache = weight.new_zeros(len(self.decoder_layers), 2, rows, c.num_heads, 0, c.head_dim)
+        projected = [layer.cross_attention.project_memory(memory.of_layer(i)) for i, layer in self._decoder()]
         state = DecoderState(
-            cache,
-            torch.zeros(rows, dtype=torch.long, device=prefix.device),
-            [layer.cross_attention.project_memory(memory.of_layer(i)) for i, layer in self._decoder()],
-            memory.mask,
+            weight.new_zeros(len(self.decoder_layers), 2, rows, c.num_heads, 0, 1, c.head_dim),
+            torch.stack([torch.stack(pair) for pair in projected]),
+            None if memory.mask is None else memory.mask[:, 0, 0],
         )
         if length > 1:
             self._advance(prefix[:, :-1], state)
@@ -222,11 +221,11 @@ class Transformer(nn.Module):
 
         Shape: tokens (R,); returns logits (R, V) and the state to go on with; the old one is spent.
         """
-        x = self._advance(tokens[:, None], state)  # (R, 1, D)
-        return self.output_projection(self.decoder_norm(x[:, 0])), state
+        x = self._advance(tokens.view(-1, state.width), state)  # (G, W, D)
+        return self.output_projection(self.decoder_norm(x.flatten(0, 1))), state
 
     def _advance(self, ids: Tensor, state: DecoderState) -> Tensor:
-        x = self._embed_targets(ids, state.begin(ids.shape[1]))  # (R, T, D)
+        x = self._embed_targets(ids, state.begin(ids.numel() // state.rows))  # (G, W * T, D)
         for i, layer in self._decoder():
             x = layer.advance(x, state, i)
         return x

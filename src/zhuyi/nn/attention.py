@@ -170,8 +170,9 @@ class SelfAttention(nn.Module):
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | None = None,
         *,
+        bias: Tensor | None = None,
         causal: bool = False,
         maps: Maps | None = None,
         name: str = "",
@@ -180,7 +181,7 @@ class SelfAttention(nn.Module):
 
         Shape: q (B, H, T, d), k and v (B, H, S, d); returns (B, T, D).
         """
-        return _multi_head(self, q, k, v, mask, causal, maps, name)
+        return _multi_head(self, q, k, v, mask, bias, causal, maps, name)
 
 
 class CrossAttention(nn.Module):
@@ -215,14 +216,22 @@ class CrossAttention(nn.Module):
         return self.attend(x, k, v, mask, maps=maps, name=name)
 
     def attend(
-        self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, maps: Maps | None = None, name: str = ""
+        self,
+        x: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        *,
+        bias: Tensor | None = None,
+        maps: Maps | None = None,
+        name: str = "",
     ) -> Tensor:
         """Attend from `x` over keys and values already projected.
 
         Shape: x (B, T, D), k and v (B, H, S, d); returns (B, T, D).
         """
         q = split_heads(self.w_q(x), self.num_heads)  # (B, H, T, d)
-        return _multi_head(self, q, k, v, mask, False, maps, name)
+        return _multi_head(self, q, k, v, mask, bias, False, maps, name)
 
 
 def _multi_head(
@@ -231,13 +240,14 @@ def _multi_head(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
+    bias: Tensor | None,
     causal: bool,
     maps: Maps | None,
     name: str,
 ) -> Tensor:
     """MultiHead(Q, K, V) = Concat(head_1, ..., head_H) W_O."""
     rate = module.dropout if module.training else 0.0
-    heads, weights = attend(q, k, v, mask=mask, dropout=rate, need_weights=maps is not None, causal=causal)
+    heads, weights = attend(q, k, v, mask=mask, bias=bias, dropout=rate, need_weights=maps is not None, causal=causal)
     if maps is not None and weights is not None:
         maps.add(name, weights)
     return module.w_o(merge_heads(heads))  # (B, T, D)

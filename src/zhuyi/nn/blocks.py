@@ -92,19 +92,19 @@ class DecoderLayer(nn.Module):
     def advance(self, x: Tensor, state: DecoderState, layer: int) -> Tensor:
         """The same for the newest token(s) of each row, whose past is in `state`.
 
-        Shape: x (R, T, D) with T = 1 in a step; returns (R, T, D).
+        The rows of a beam stand side by side as if they were positions: they share cache and memory.
+
+        Shape: x (G, W * T, D) with T = 1 in a step; returns the same.
         """
 
         def self_attention(y: Tensor) -> Tensor:
-            q, k, v = self.self_attention.project(y)  # (R, H, T, d)
-            k, v = state.remember(layer, k, v)  # (R, H, C, d)
-            return self.self_attention.attend(q, k, v, state.past_mask)
+            q, k, v = self.self_attention.project(y)  # (G, H, W * T, d)
+            k, v = state.remember(layer, k, v)  # (G, H, columns * W, d)
+            return self.self_attention.attend(q, k, v, bias=state.past_bias)
 
         def cross_attention(y: Tensor) -> Tensor:
-            # The rows of one beam stand side by side as if they were positions: they share one memory.
-            k, v = state.memory[layer]  # (M, H, S, d)
-            grouped = y.reshape(k.shape[0], -1, y.shape[-1])  # (M, R/M * T, D)
-            return self.cross_attention.attend(grouped, k, v, state.memory_mask).view_as(y)
+            k, v, bias = state.memory_of(layer)  # (G, H, S, d)
+            return self.cross_attention.attend(y, k, v, bias=bias)
 
         x = self.self_residual(x, self_attention)
         x = self.cross_residual(x, cross_attention)

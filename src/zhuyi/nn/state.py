@@ -1,162 +1,292 @@
 """What a Transformer decoder remembers between steps: keys and values of the past, a position a row, the memory."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-CAPACITY_BLOCK = 16  # the cache grows by blocks: a few copies of a short cache, no long tail of unused columns
+from zhuyi.nn.masks import additive
+
+CAPACITY_BLOCK = 16  # the cache grows by blocks, to twice what is needed: few copies, whatever the length
 
 
 class DecoderState:
-    """The key-value cache of `R` rows over `M` memories; the rows of one memory (a beam) stand side by side.
+    """The key-value cache of `R` rows in `G` groups of `W`; the rows of a group (a beam) share one memory.
 
-    Every row has its own position, so that rows begun at different times may advance together.
+    Keys and values stay where they were written. When the rows of a beam change places, only `origins`, which says
+    in whose place each row's past lies, is reordered; a row attends its whole group's cache through a mask. Groups
+    that leave are filled up by the last ones, groups that come take the free places.
 
-    Shape: cache (L, 2, R, H, C, d); positions (R,); memory: a layer's keys and values (M, H, S, d);
-           memory_mask (M, 1, 1, S) or None; past_mask (R, 1, T, columns in use) or None, valid during a step.
+    All rows write to the same column, whatever their own positions: a row at position p has its past in the p newest
+    columns. Rows begun at different times may so advance together.
+
+    Shape: cache (L, 2, G or more, H, C, W, d), keys before values; memory (L, 2, G or more, H, S or more, d), or None;
+           past_bias, valid during a step: (G, 1, W * T, columns * W) to add to the logits, or None.
+    Args:  cache: with no columns yet and W = 1.
+           memory: every layer's keys and values of each group's source.
+           memory_mask: (G, S), True where the source is real; None: everywhere.
     """
 
-    def __init__(
-        self,
-        cache: Tensor,
-        positions: Tensor,
-        memory: Sequence[tuple[Tensor, Tensor]] = (),
-        memory_mask: Tensor | None = None,
-    ) -> None:
+    def __init__(self, cache: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None) -> None:
         self.cache = cache
-        self.positions = positions
-        self.memory = list(memory)
-        self.memory_mask = memory_mask
-        self.past_mask: Tensor | None = None
-        self._columns = 0
-        self._slots: Tensor | int = 0
-        self._note_positions()
+        self.memory = memory
+        self.past_bias: Tensor | None = None
+        self._lengths = [0] * cache.shape[2]  # of each group: how many tokens its rows have consumed
+        self._origins = torch.zeros(cache.shape[2], 1, 0, dtype=torch.uint8, device=cache.device)  # (G.., W, C)
+        self._end = 0  # the column to be written next
+        self._written = 0  # columns that the running step writes
+        self._memory_mask = None if memory is None else _explicit(memory_mask, memory)
+        self._memory_columns = 0
+        self._memory_bias: Tensor | None = None
+        self._note_memory()
+
+    @property
+    def width(self) -> int:
+        """Rows a group."""
+        return self.cache.shape[5]
+
+    @property
+    def groups(self) -> int:
+        return len(self._lengths)
 
     @property
     def rows(self) -> int:
-        return self.positions.shape[0]
+        return self.groups * self.width
+
+    @property
+    def positions(self) -> Tensor:
+        """How many tokens each row has consumed. Shape: (R,)."""
+        return torch.tensor(self._lengths, device=self.cache.device).repeat_interleave(self.width)
 
     def begin(self, num_tokens: int) -> Tensor:
         """Make room for `num_tokens` more a row.
 
-        Shape: returns their positions (R, num_tokens).
+        Shape: returns their positions (G, W * num_tokens); of W and num_tokens one is 1.
         """
-        new = self.positions[:, None] + torch.arange(num_tokens, device=self.positions.device)  # (R, T)
-        self._columns = self._longest + num_tokens
-        self._grow(self._columns)
-        if self._uniform and num_tokens == 1:
-            self._slots, self.past_mask = self._longest, None
+        if num_tokens > 1 and self.width > 1:
+            self._ungroup(range(self.rows))
+        lengths = torch.tensor(self._lengths, device=self.cache.device)[:, None]
+        self._make_room(num_tokens)
+        self._end += num_tokens
+        self._written = num_tokens
+        self._lengths = [length + num_tokens for length in self._lengths]
+        if self.width > 1:
+            self._origins[: self.groups, :, self._end - 1] = torch.arange(self.width, device=self.cache.device)
+            positions = lengths.expand(-1, self.width)
         else:
-            self._slots = new
-            columns = torch.arange(self._columns, device=new.device)
-            self.past_mask = (columns <= new[:, :, None])[:, None]  # (R, 1, T, columns)
-        self.positions = self.positions + num_tokens
-        self._longest += num_tokens
-        return new
+            positions = lengths + torch.arange(num_tokens, device=self.cache.device)
+        self.past_bias = self._find_past_bias(positions)
+        return positions
 
     def remember(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new keys and values of a layer and give back all of them so far.
 
-        Shape: k, v (R, H, T, d); returns two (R, H, columns, d).
+        Shape: k, v (G, H, W * T, d); returns two (G, H, columns * W, d).
         """
-        keys, values = self.cache[layer, 0], self.cache[layer, 1]
-        if isinstance(self._slots, int):
-            keys[:, :, self._slots] = k[:, :, 0]
-            values[:, :, self._slots] = v[:, :, 0]
-        else:
-            row = torch.arange(self.rows, device=k.device)[:, None]
-            keys[row, :, self._slots] = k.transpose(1, 2)  # (R, T, H, d)
-            values[row, :, self._slots] = v.transpose(1, 2)
-        return keys[:, :, : self._columns], values[:, :, : self._columns]
+        new = slice(self._end - self._written, self._end)
+        past = slice(self._first, self._end)
+        both = []
+        for part, x in zip(self.cache[layer], (k, v), strict=True):
+            mine = part[: self.groups]  # (G, H, C, W, d)
+            mine[:, :, new] = x.unflatten(2, (self._written, self.width))
+            both.append(mine[:, :, past].flatten(2, 3))
+        return both[0], both[1]
+
+    def memory_of(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values of the memory, and what to add to the logits.
+
+        Shape: returns two (G, H, S, d), and (G, 1, 1, S) or None.
+        """
+        assert self.memory is not None
+        keys, values = self.memory[layer, :, : self.groups, :, : self._memory_columns]
+        return keys, values, self._memory_bias
 
     def forget_after(self, positions: Tensor) -> None:
-        """Set each row back to a position: what was stored from there on will be overwritten."""
-        self.positions = positions
-        self._note_positions()
+        """Set each row back to a position: what was stored from there on is forgotten."""
+        kept = positions.tolist()
+        if self.width > 1:
+            self._ungroup(range(self.rows))
+        starts = [self._end - length for length in self._lengths]
+        self._lengths = kept
+        ends = {start + length for start, length in zip(starts, kept, strict=True)}
+        if len(ends) < 2:
+            self._end = ends.pop() if ends else 0
+            return
+        # Rows that end at different columns are moved to end at one.
+        longest = max(kept, default=0)
+        columns = torch.tensor(starts)[:, None] + torch.tensor(kept)[:, None] - longest + torch.arange(longest)
+        columns = columns.clamp_min(0).to(self.cache.device)  # (G, longest)
+        moved = self.cache[:, :, : self.groups].take_along_dim(columns[None, None, :, None, :, None, None], 4)
+        self.cache, self._end = moved, longest
+        self._origins = self._origins.new_zeros(self.groups, 1, longest)
 
     def select(self, rows: Tensor) -> "DecoderState":
         """Keep these rows, in this order; a row may be named many times. The old state is spent.
 
-        The memory is not copied unless rows of some memory are gone for good.
+        No memory is copied but that of groups which move, and no cache unless rows leave their group.
         """
-        self._select_memory(rows)
-        self.cache = self.cache.index_select(2, rows)
-        self.positions = self.positions.index_select(0, rows)
-        self._note_positions()
+        width, groups = self.width, self.groups
+        wanted = rows.tolist()
+        if width == 1:
+            runs = [(row, len(list(run))) for row, run in groupby(wanted)]
+            together = {count for _, count in runs}
+            if len(together) == 1 and (count := together.pop()) > 1:
+                self._select_groups([row for row, _ in runs])
+                self._widen(count)
+            else:
+                self._select_groups(wanted)
+            return self
+        sources = [row // width for row in wanted[::width]]
+        if len(wanted) % width or any(row // width != sources[i // width] for i, row in enumerate(wanted)):
+            self._ungroup(wanted)
+            return self
+        origins = self._origins[:groups].flatten(0, 1)[rows].unflatten(0, (len(sources), width))
+        self._select_groups(sources)
+        self._origins[: self.groups] = origins
         return self
 
     def join(self, other: "DecoderState") -> "DecoderState":
         """Append the rows of another state. Both are spent."""
-        for state in (self, other):
-            state._grow(max(self.cache.shape[4], other.cache.shape[4]))
-        if self.memory and self.rows * other.memory[0][0].shape[0] != other.rows * self.memory[0][0].shape[0]:
-            self._one_memory_a_row()
-            other._one_memory_a_row()
-        self.cache = torch.cat([self.cache, other.cache], dim=2)
-        self.positions = torch.cat([self.positions, other.positions])
-        self._join_memory(other)
-        self._note_positions()
+        if self.width != other.width:
+            for state in (self, other):
+                state._ungroup(range(state.rows))
+        mine, longest = self.groups, other._longest
+        total = mine + other.groups
+        if self._end < longest or total > self.cache.shape[2]:
+            self._resize(max(total, self.cache.shape[2]), max(self._longest, longest))
+        columns, theirs = slice(self._end - longest, self._end), slice(other._first, other._end)
+        self.cache[:, :, mine:total, :, columns] = other.cache[:, :, : other.groups, :, theirs]
+        self._origins[mine:total, :, columns] = other._origins[: other.groups, :, theirs]
+        self._lengths = self._lengths + other._lengths
+        self._join_memory(other, mine, total)
         return self
 
-    def _note_positions(self) -> None:
-        self._longest = int(self.positions.max()) if self.rows else 0
-        self._uniform = self.rows == 0 or int(self.positions.min()) == self._longest
+    @property
+    def _longest(self) -> int:
+        return max(self._lengths, default=0)
 
-    def _grow(self, columns: int) -> None:
-        capacity = self.cache.shape[4]
-        if columns > capacity:
-            more = -(-columns // CAPACITY_BLOCK) * CAPACITY_BLOCK - capacity
-            self.cache = torch.nn.functional.pad(self.cache, (0, 0, 0, more))
+    @property
+    def _first(self) -> int:
+        """The first column that any row needs."""
+        return self._end - self._longest
 
-    def _select_memory(self, rows: Tensor) -> None:
-        if not self.memory:
+    def _find_past_bias(self, positions: Tensor) -> Tensor | None:
+        """What keeps each new token from all but its own row's past. Shape: positions (G, W * T)."""
+        ragged = min(self._lengths, default=0) != self._longest
+        if self.width == 1 and self._written == 1 and not ragged:
+            return None
+        columns = torch.arange(self._longest, device=self.cache.device) - self._longest  # the newest is -1
+        starts = -torch.tensor(self._lengths, device=self.cache.device)
+        allowed = columns >= starts[:, None, None]  # (G, 1, columns)
+        if self.width > 1:
+            places = torch.arange(self.width, device=self.cache.device)
+            origins = self._origins[: self.groups, :, self._first : self._end, None]
+            # (G, W, columns, W): in whose place the row's past lies.
+            allowed = (allowed[..., None] & (origins == places)).flatten(2)
+        else:
+            allowed = allowed & (columns - starts[:, None, None] <= positions[:, :, None])  # (G, T, columns)
+        return additive(allowed, self.cache.dtype)[:, None]
+
+    def _make_room(self, num_tokens: int) -> None:
+        needed, capacity = self._longest + num_tokens, self.cache.shape[4]
+        if self._end + num_tokens <= capacity:
             return
-        num_memories = self.memory[0][0].shape[0]
-        wanted = rows // max(1, self.rows // max(1, num_memories))  # the memory of each row kept
-        kept, counts = torch.unique_consecutive(wanted, return_counts=True)
-        if len(counts) and int(counts.min()) != int(counts.max()):
-            kept = wanted  # groups of unequal size: one memory a row
-        if len(kept) != num_memories or not torch.equal(kept, torch.arange(num_memories, device=rows.device)):
-            self._gather_memory(kept)
-
-    def _gather_memory(self, kept: Tensor) -> None:
-        self.memory = [(k.index_select(0, kept), v.index_select(0, kept)) for k, v in self.memory]
-        self.memory_mask = None if self.memory_mask is None else self.memory_mask.index_select(0, kept)
-
-    def _one_memory_a_row(self) -> None:
-        num_memories = self.memory[0][0].shape[0]
-        self._gather_memory(
-            torch.arange(num_memories, device=self.positions.device).repeat_interleave(
-                self.rows // max(1, num_memories)
-            )
-        )
-
-    def _join_memory(self, other: "DecoderState") -> None:
-        if not self.memory:
+        if 2 * needed > capacity:
+            self._resize(self.cache.shape[2], self._longest, -(-2 * needed // CAPACITY_BLOCK) * CAPACITY_BLOCK)
             return
-        lengths = self.memory[0][0].shape[2], other.memory[0][0].shape[2]
-        if self.memory_mask is not None or other.memory_mask is not None or lengths[0] != lengths[1]:
-            masks = [
-                _pad(state._explicit_mask().mT, max(lengths)).mT  # False where there is nothing
-                for state in (self, other)
-            ]
-            self.memory_mask = torch.cat(masks)
-        self.memory = [
-            (
-                torch.cat([_pad(k1, max(lengths)), _pad(k2, max(lengths))]),
-                torch.cat([_pad(v1, max(lengths)), _pad(v2, max(lengths))]),
-            )
-            for (k1, v1), (k2, v2) in zip(self.memory, other.memory, strict=True)
-        ]
+        past, start = slice(self._first, self._end), slice(0, self._longest)  # far apart: no overlap
+        self.cache[:, :, :, :, start] = self.cache[:, :, :, :, past]
+        self._origins[:, :, start] = self._origins[:, :, past]
+        self._end = self._longest
 
-    def _explicit_mask(self) -> Tensor:
-        if self.memory_mask is not None:
-            return self.memory_mask
-        keys = self.memory[0][0]
-        return torch.ones(keys.shape[0], 1, 1, keys.shape[2], dtype=torch.bool, device=keys.device)
+    def _resize(self, groups: int, end: int, columns: int = 0) -> None:
+        """Move to a cache of so many groups (and at least so many columns), where the past ends at `end`."""
+        old, origins, past = self.cache, self._origins, slice(self._first, self._end)
+        columns = max(columns, end, old.shape[4])
+        self.cache = old.new_zeros(*old.shape[:2], groups, old.shape[3], columns, *old.shape[5:])
+        self._origins = origins.new_zeros(groups, self.width, columns)
+        there = slice(end - self._longest, end)
+        self.cache[:, :, : self.groups, :, there] = old[:, :, : self.groups, :, past]
+        self._origins[: self.groups, :, there] = origins[: self.groups, :, past]
+        self._end = end
+
+    def _widen(self, count: int) -> None:
+        """Make a beam of every row: its past stays where it is, in the first row's place."""
+        self.cache = torch.nn.functional.pad(self.cache, (0, 0, 0, count - 1))
+        self._origins = self._origins.new_zeros(self.cache.shape[2], count, self.cache.shape[4])
+
+    def _ungroup(self, rows: Sequence[int]) -> None:
+        """Keep these rows, each as a group of its own."""
+        width = self.width
+        groups = torch.tensor([row // width for row in rows], dtype=torch.long, device=self.cache.device)
+        places = torch.tensor([row % width for row in rows], dtype=torch.long, device=self.cache.device)
+        past = slice(self._first, self._end)
+        origins = self._origins[groups, places, past].long()  # (R, columns)
+        cache = self.cache[:, :, groups, :, past]  # (L, 2, R, H, columns, W, d)
+        self.cache = cache.take_along_dim(origins[None, None, :, None, :, None, None], 5)
+        self._lengths = [self._lengths[row // width] for row in rows]
+        self._end = self.cache.shape[4]
+        self._origins = self._origins.new_zeros(len(rows), 1, self._end)
+        if self.memory is not None and groups.tolist() != list(range(self.memory.shape[2])):
+            self._gather_memory(groups)
+
+    def _select_groups(self, wanted: list[int]) -> None:
+        """Keep these groups, in this order."""
+        moves = [(place, group) for place, group in enumerate(wanted) if place != group]
+        past = slice(self._first, self._end)
+        in_place = len(wanted) <= self.groups and {place for place, _ in moves}.isdisjoint(wanted)
+        self._lengths = [self._lengths[group] for group in wanted]
+        if in_place and moves:
+            to, source = torch.tensor(moves, device=self.cache.device).T
+            self.cache[:, :, to, :, past] = self.cache[:, :, source, :, past]
+            self._origins[to] = self._origins[source]
+            if self.memory is not None and self._memory_mask is not None:
+                self.memory[:, :, to] = self.memory[:, :, source]
+                self._memory_mask[to] = self._memory_mask[source]
+        elif not in_place:
+            index = torch.tensor(wanted, dtype=torch.long, device=self.cache.device)
+            self.cache, self._origins = self.cache[:, :, index], self._origins[index]
+            if self.memory is not None:
+                self._gather_memory(index)
+        self._note_memory()
+
+    def _gather_memory(self, groups: Tensor) -> None:
+        assert self.memory is not None and self._memory_mask is not None
+        self.memory, self._memory_mask = self.memory[:, :, groups], self._memory_mask[groups]
+        self._note_memory()
+
+    def _join_memory(self, other: "DecoderState", mine: int, total: int) -> None:
+        if self.memory is None or self._memory_mask is None or other.memory is None or other._memory_mask is None:
+            return
+        columns = max(self.memory.shape[4], other._memory_columns)
+        if total > self.memory.shape[2] or columns > self.memory.shape[4]:
+            old, mask = self.memory, self._memory_mask
+            groups = max(total, old.shape[2])
+            self.memory = old.new_zeros(*old.shape[:2], groups, old.shape[3], columns, old.shape[5])
+            self.memory[:, :, :mine, :, : old.shape[4]] = old[:, :, :mine]
+            self._memory_mask = mask.new_zeros(groups, columns)
+            self._memory_mask[:mine, : mask.shape[1]] = mask[:mine]
+        theirs = slice(0, other._memory_columns)
+        self.memory[:, :, mine:total, :, theirs] = other.memory[:, :, : other.groups, :, theirs]
+        self._memory_mask[mine:total] = False
+        self._memory_mask[mine:total, theirs] = other._memory_mask[: other.groups, theirs]
+        self._note_memory()
+
+    def _note_memory(self) -> None:
+        """Derive what changes only with the groups: the columns that any source needs, and their bias."""
+        if self.memory is None or self._memory_mask is None:
+            return
+        mask = self._memory_mask[: self.groups]
+        used = mask.any(dim=0).nonzero()
+        self.memory[:, 1, : self.groups][:, ~mask.any(dim=1)] = 0.0  # who may attend nothing finds zeros
+        self._memory_columns = int(used[-1]) + 1 if len(used) else 0
+        mask = mask[:, : self._memory_columns]
+        self._memory_bias = None if bool(mask.all()) else additive(mask, self.memory.dtype)[:, None, None]
 
 
-def _pad(x: Tensor, length: int) -> Tensor:
-    """Zeros behind the last but one dimension, up to `length`."""
-    return torch.nn.functional.pad(x, (0, 0, 0, length - x.shape[-2]))
+def _explicit(mask: Tensor | None, memory: Tensor) -> Tensor:
+    """A mask of its own, to be written to."""
+    if mask is not None:
+        return mask.clone()
+    return torch.ones(memory.shape[2], memory.shape[4], dtype=torch.bool, device=memory.device)
