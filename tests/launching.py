@@ -85,6 +85,7 @@ class Launcher:
         """Run commands one after the other, each in all of the processes; what they print, a line each.
 
         Args:   die_at: a step in which every process is killed, before its end.
+        Raises: RuntimeError: with what they said, if they did not end so.
         """
         with socket.socket() as free:
             free.bind(("localhost", 0))
@@ -104,9 +105,9 @@ class Launcher:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(requests) + "\n")
         self._process.stdin.flush()
-        statuses = json.loads(self._process.stdout.readline())
-        wanted = {0} if die_at is None else {-9}
-        assert set(statuses) == wanted, "\n".join(Path(f"{self._path(i)}.err").read_text() for i in range(processes))
+        statuses = set(json.loads(self._process.stdout.readline()))
+        if statuses != ({0} if die_at is None else {-9}):
+            raise RuntimeError("\n".join(Path(f"{self._path(rank)}.err").read_text() for rank in range(processes)))
         texts = [Path(f"{self._path(rank)}.out").read_text(encoding="utf-8") for rank in range(processes)]
         return [json.loads(line) for text in texts for line in text.splitlines()]
 

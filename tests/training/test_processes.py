@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,10 @@ pytestmark = [
     pytest.mark.timeout(1200),
 ]
 
+# How far a loss may be off after ten steps, of its own size, and a weight.
 PRECISIONS = {"float32": 1e-4, "float64": 1e-10}
+MOVES = [(2, 1), (1, 2), (4, 2)]
+SLOW_IN_FLOAT32 = ["float64", pytest.param("float32", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -38,44 +42,89 @@ def recipe(folder: Path, accumulation: int, precision: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(launch: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of one process that accumulates two batches, and of two processes with one each, in both precisions."""
+def run_of(launch: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, int], RunFolder]:
+    """The run of so many processes that take so many batches a step, made when first asked for."""
     folder = tmp_path_factory.mktemp("processes")
-    for processes in (1, 2):
-        for precision in PRECISIONS:
-            out = folder / f"{precision}-{processes}"
-            command = ["train", str(recipe(folder, 2 // processes, precision)), "--out", str(out)]
+
+    def made(precision: str, processes: int, micro_batches: int) -> RunFolder:
+        out = folder / f"{precision}-{processes}-{micro_batches}"
+        if not out.exists():
+            command = ["train", str(recipe(folder, micro_batches // processes, precision)), "--out", str(out)]
             printed = launch.run(processes, command)
             assert [row["run"] for row in printed] == [str(out)]  # by the first process alone
-    return folder
+        return RunFolder(out)
+
+    return made
 
 
-def losses(folder: RunFolder) -> list[tuple[int, float, int]]:
-    """Step, loss and tokens; every process must have noted the same."""
-    noted = [path.read_text().splitlines() for path in sorted(folder.path.glob("losses-*.txt"))]
-    assert all(lines == noted[0] for lines in noted)
-    rows = [line.split() for line in noted[0]]
-    return [(int(step), float(loss), int(tokens)) for step, loss, tokens in rows]
+def losses(folder: RunFolder) -> dict[int, tuple[float, int]]:
+    """Loss and tokens of each step as it was done last; every process must have noted the same."""
+    noted: dict[int, tuple[float, int]] = {}
+    for path in folder.path.glob("losses-*.txt"):
+        rows = [line.split() for line in path.read_text().splitlines()]
+        found = {int(step): (float(loss), int(tokens)) for step, loss, tokens in rows}
+        assert all(noted.setdefault(step, row) == row for step, row in found.items())
+    return noted
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_two_processes_are_one_that_accumulates(runs: Path, precision: str) -> None:
-    one, two = (RunFolder(runs / f"{precision}-{processes}") for processes in (1, 2))
-    first, second = losses(one), losses(two)
-    assert len(first) == len(second) == 10
-    assert [(step, tokens) for step, _, tokens in first] == [(step, tokens) for step, _, tokens in second]
-    assert first[0][1] == pytest.approx(second[0][1], abs=1e-6)
-    ours, theirs = one.read_checkpoint(10), two.read_checkpoint(10)
-    assert ours.weights.keys() == theirs.weights.keys() and ours.optimizer.keys() == theirs.optimizer.keys()
-    for name, weight in ours.weights.items():
+def assert_like(ours: RunFolder, theirs: RunFolder, precision: str) -> None:
+    """Ten steps over the same batches came to the same losses and weights."""
+    bound, one, other = PRECISIONS[precision], losses(ours), losses(theirs)
+    assert sorted(one) == sorted(other) == list(range(1, 11))
+    assert one[1][0] == pytest.approx(other[1][0], abs=min(1e-6, bound))
+    for step, (loss, tokens) in one.items():
+        assert (loss, tokens) == (pytest.approx(other[step][0], rel=bound), other[step][1])
+    mine, yours = ours.read_checkpoint(10), theirs.read_checkpoint(10)
+    assert mine.weights.keys() == yours.weights.keys() and mine.optimizer.keys() == yours.optimizer.keys()
+    for name, weight in mine.weights.items():
         # A key's bias moves every score of a row alike: its gradient is nought but rounding, which Adam scales up.
-        moment = ours.optimizer[f"{name}.exp_avg_sq"].sqrt()
+        moment = mine.optimizer[f"{name}.exp_avg_sq"].sqrt()
         known = moment > 1e-5 * moment.max()
         assert float(known.double().mean()) > 0.4, name
-        distance = (weight - theirs.weights[name])[known].norm() / weight[known].norm()
-        assert float(distance) <= PRECISIONS[precision], name
+        distance = (weight - yours.weights[name])[known].norm() / weight[known].norm()
+        assert float(distance) <= bound, name
     for key in ("step", "epoch", "batch", "micro_batches"):
-        assert ours.progress[key] == theirs.progress[key], key
+        assert mine.progress[key] == yours.progress[key], key
+
+
+@pytest.mark.parametrize(
+    ("processes", "precision"),
+    [(2, "float32"), (2, "float64"), (4, "float64"), pytest.param(4, "float32", marks=pytest.mark.slow)],
+)
+def test_several_processes_are_one_that_accumulates(
+    run_of: Callable[[str, int, int], RunFolder], processes: int, precision: str
+) -> None:
+    assert_like(run_of(precision, 1, processes), run_of(precision, processes, processes), precision)
+
+
+@pytest.mark.parametrize("precision", SLOW_IN_FLOAT32)
+@pytest.mark.parametrize(("before", "after"), MOVES)
+def test_a_killed_run_is_gone_on_with_by_another_number_of_processes(
+    launch: Launcher,
+    run_of: Callable[[str, int, int], RunFolder],
+    tmp_path: Path,
+    precision: str,
+    before: int,
+    after: int,
+) -> None:
+    """The checkpoint says which batches a step takes, whoever computes them."""
+    micro_batches = max(before, after)
+    file = recipe(tmp_path, micro_batches // before, precision)
+    launch.run(before, ["train", str(file), "--out", str(tmp_path / "run")], die_at=7)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.checkpoint_steps() == [4]
+    for rank in range(1, before):
+        (folder.path / f"losses-{rank}.txt").unlink()  # of steps that will be done again, by others
+    launch.run(after, ["train", "--resume", "--out", str(folder.path)])
+    assert_like(run_of(precision, 1, micro_batches), folder, precision)
+
+
+def test_a_step_that_cannot_be_shared_evenly_is_refused(
+    launch: Launcher, run_of: Callable[[str, int, int], RunFolder], tmp_path: Path
+) -> None:
+    shutil.copytree(run_of("float64", 1, 4).path, tmp_path / "run")
+    with pytest.raises(RuntimeError, match=r"takes 4 micro-batches a step, .* 3 processes .*; resume with 1, 2 or 4"):
+        launch.run(3, ["train", "--resume", "--out", str(tmp_path / "run")])
 
 
 def test_processes_join_once_for_all_their_trainings(launch: Launcher, tmp_path: Path) -> None:
@@ -98,13 +147,3 @@ def test_torchrun_starts_them(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["run"] for line in done.stdout.splitlines()] == [str(tmp_path / "run")]
     assert RunFolder(tmp_path / "run").read_checkpoint(1).progress["micro_batches"] == 2
-
-
-def test_a_run_of_two_processes_is_gone_on_with_by_one(runs: Path, launch: Launcher) -> None:
-    """The checkpoint says how many batches a step takes, whoever computes them."""
-    two = RunFolder(runs / "float64-2")
-    config = json.loads(two.config_path.read_text(encoding="utf-8"))
-    config["train"]["max_steps"] = 12
-    two.config_path.write_text(json.dumps(config), encoding="utf-8")
-    launch.run(1, ["train", "--resume", "--out", str(two.path)])
-    assert two.read_checkpoint(12).progress["micro_batches"] == 2

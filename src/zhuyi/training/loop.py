@@ -292,14 +292,20 @@ class _Training:
         self.optimizer.load(checkpoint.optimizer)
         self.optimizer.refresh_copy()
         self.progress = Progress(**checkpoint.progress)
-        if self.progress.micro_batches % self.processes.count:
-            raise InputError(
-                f"this run takes {self.progress.micro_batches} micro-batches a step, which {self.processes.count} "
-                "processes cannot share evenly; resume with another number of processes"
-            )
+        self._check_shares()
         if self.processes.is_first:
             self.folder.cut_metrics(self.progress.step)
         self.log.say(f"Resuming after step {self.progress.step:,}.")
+
+    def _check_shares(self) -> None:
+        """Refuse a number of processes that cannot share the batches of a step evenly."""
+        total, count = self.progress.micro_batches, self.processes.count
+        if total % count:
+            fitting = [str(number) for number in range(1, total + 1) if total % number == 0]
+            raise InputError(
+                f"this run takes {total} micro-batches a step, which {count} processes cannot share evenly; resume "
+                f"with {' or '.join(filter(None, [', '.join(fitting[:-1]), fitting[-1]]))}"
+            )
 
     def _take_weights(self, other: RunFolder) -> None:
         """Begin with another run's weights, which must be of the same sizes and over the same pieces."""
