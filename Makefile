@@ -29,7 +29,7 @@ check: .venv/installed
 	@$(venv)/ruff format --check
 	@$(venv)/mypy
 
-bench: .venv/installed
+bench: .venv/peers
 	@for script in benchmarks/*.py; do echo "$$script"; $(venv)/python "$$script" $(ARGS) || exit 1; done
 
 # The documents are Markdown, read where they lie; what can be wrong with them is tested.
@@ -70,5 +70,12 @@ docs: .venv/installed
 .venv/installed: .venv/torch-$(torch) pyproject.toml constraints.txt
 	@echo "installing zhuyi and the packages of constraints.txt"
 	@$(venv)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]' >.venv/install.log 2>&1 \
+	    || { grep -i error .venv/install.log >&2; echo "The whole log is in .venv/install.log" >&2; exit 1; }
+	@touch $@
+
+# What tests marked `peers` and benchmarks compare with.
+.venv/peers: .venv/installed
+	@echo "installing the peers of constraints.txt"
+	@$(venv)/pip install --quiet --constraint constraints.txt --editable '.[all,dev,peers]' >.venv/install.log 2>&1 \
 	    || { grep -i error .venv/install.log >&2; echo "The whole log is in .venv/install.log" >&2; exit 1; }
 	@touch $@

@@ -167,6 +167,12 @@ def test_attention(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_export(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "theirs"
+    assert succeeded(zhuyi("export", run, "--to", "hf", "--out", out)) == f"{out}\n"
+    assert json.loads((out / "config.json").read_text())["model_type"] == "marian"
+
+
 def test_info(run: Path) -> None:
     assert "transformer" in succeeded(zhuyi("info", run))
 

@@ -1,0 +1,40 @@
+"""Exporting writes a whole folder or nothing, and says in one line why not."""
+
+from pathlib import Path
+
+import pytest
+from tests.tiny import random_run
+
+from zhuyi.errors import InputError
+from zhuyi.interop import FORMS, export
+
+
+def test_a_folder_that_is_new_or_empty(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run").path
+    export(run, "hf", tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    export(run, "hf", tmp_path / "empty")
+    names = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+    for name in ("new", "empty"):
+        assert {path.name for path in (tmp_path / name).iterdir()} == names | {"tokenizer_config.json"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "new", "run"]
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run").path
+    with pytest.raises(InputError, match="run exists already"):
+        export(run, "hf", run)
+    with pytest.raises(InputError, match=r"pairs\.tsv exists already"):
+        export(run, "hf", run / "pairs.tsv")
+    with pytest.raises(InputError, match="there is no folder"):
+        export(run, "hf", tmp_path / "missing" / "out")
+    with pytest.raises(InputError, match="cannot export to onnx; choose hf or ctranslate2"):
+        export(run, "onnx", tmp_path / "out")
+    assert sorted(FORMS) == ["ctranslate2", "hf"]
+
+
+def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run", positions="learned").path
+    with pytest.raises(InputError, match="positions = learned"):
+        export(run, "hf", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
