@@ -203,8 +203,18 @@ def translate_texts(
     """
     rule = rule or _rule(decode, n_best)
     limit = min(decode.longest_sentence or model.max_len - 1, model.max_len - 1)
+    search = open_search(model, rule)
+    for window in windows(texts):
+        plans = [_plan(text, source_tokenizer, limit) for text in window]
+        found = _translate_sentences(search, plans, model.max_len, decode.batch_rows, seed)
+        for plan in plans:
+            yield _assemble(plan, found, target_tokenizer, n_best)
+
+
+def open_search(model: TextToTextModel, rule: Rule) -> Search:
+    """The search that every translation goes through; its requests' inputs are source ids, end sign included."""
     device = next(model.parameters()).device
-    search = Search(
+    return Search(
         lambda requests: _begin(model, requests, device),
         model.step,
         rule,
@@ -212,11 +222,6 @@ def translate_texts(
         filters=(Suppress((PAD_ID, BOS_ID, UNK_ID)), RepetitionGuard(EOS_ID)),
         stream=False,
     )
-    for window in windows(texts):
-        plans = [_plan(text, source_tokenizer, limit) for text in window]
-        found = _translate_sentences(search, plans, model.max_len, decode.batch_rows, seed)
-        for plan in plans:
-            yield _assemble(plan, found, target_tokenizer, n_best)
 
 
 def _rule(decode: DecodeConfig, n_best: int) -> Rule:
