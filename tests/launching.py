@@ -12,17 +12,19 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
-# A process notes each step's loss in its run, and how often it joined a group. No pictures and no TensorBoard: they
-# take longer than the training.
+# A process notes in its run each step's loss and, at the end, how many numbers it holds of weights and moments; and how
+# often it joined a group. No pictures and no TensorBoard: they take longer than the training.
 FORKS = """
 import json, os, signal, sys, time
 sys.modules["torch.utils.tensorboard"] = None
 import sacrebleu, torch._dynamo, torch.distributed as dist, torch.distributed.fsdp, torch.distributed.tensor
 import zhuyi.training.start
 from zhuyi.cli import main
+from zhuyi.run_folder import named_weights
+from zhuyi.training.loop import _Training
 from zhuyi.training.run_log import RunLog
 
-note_step, join = RunLog.step, dist.init_process_group
+note_step, join, run = RunLog.step, dist.init_process_group, _Training.run
 
 def append(path, line):
     with open(path, "a") as file:
@@ -43,7 +45,15 @@ def live(commands, environment, report, die_at):
         append(report + ".joined", "joined")
         join(*arguments, **options)
 
+    def running(training):
+        scores = run(training)
+        held = [*named_weights(training.model).values(), *training.optimizer.state().values()]
+        numbers = sum((tensor.to_local() if hasattr(tensor, "to_local") else tensor).numel() for tensor in held)
+        append(training.folder.path / f"held-{os.environ['RANK']}.txt", str(numbers))
+        return scores
+
     RunLog.step, RunLog.draw_curves, dist.init_process_group = step, lambda log: None, joining
+    _Training.run = running
     for arguments in commands:
         sys.argv = ["zhuyi", "--debug", *arguments]
         try:

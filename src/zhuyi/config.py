@@ -30,6 +30,8 @@ class TrainConfig:
             average: whose weights are averaged into the final ones: the last or the best `average_checkpoints`
             evaluations', or none (then the best alone).
             max_nonfinite: steps in a row with a loss or gradient that is not finite before training gives up.
+            sharding: what each of several processes holds of weights, gradients and moments: `none` of it is cut up, or
+            `full`: its share of all of it, for models that do not fit one device.
             threads: 0 takes torch's own choice, the cores there are; exact resume needs the same number again.
             init: a run or shipped model whose weights to begin with; its tokenizers must be this run's.
     """
@@ -55,6 +57,7 @@ class TrainConfig:
     patience: int = 0
     average: Literal["last", "best", "none"] = "best"
     average_checkpoints: int = 5
+    sharding: Literal["none", "full"] = "none"
     deterministic: bool = False
     max_nonfinite: int = 5
     threads: int = 0

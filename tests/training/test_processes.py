@@ -34,22 +34,27 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
         yield started
 
 
-def recipe(folder: Path, accumulation: int, precision: str) -> Path:
+def recipe(folder: Path, accumulation: int, precision: str, sharding: str = "none") -> Path:
+    settings = {"accumulation": accumulation, "precision": precision, "sharding": sharding}
     pairs = write_pairs(folder / "pairs.tsv", number_pairs(120))
-    values = tiny_values(pairs, accumulation=accumulation, precision=precision, eval_every_steps=10, save_every_steps=4)
+    values = tiny_values(pairs, **settings, eval_every_steps=10, save_every_steps=4)
     values["model"]["dropout"] = 0.3
-    return write_recipe(folder / f"{precision}-{accumulation}.toml", values)
+    return write_recipe(folder / f"{precision}-{accumulation}-{sharding}.toml", values)
+
+
+RunOf = Callable[..., RunFolder]
 
 
 @pytest.fixture(scope="module")
-def run_of(launch: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, int], RunFolder]:
+def run_of(launch: Launcher, tmp_path_factory: pytest.TempPathFactory) -> RunOf:
     """The run of so many processes that take so many batches a step, made when first asked for."""
     folder = tmp_path_factory.mktemp("processes")
 
-    def made(precision: str, processes: int, micro_batches: int) -> RunFolder:
-        out = folder / f"{precision}-{processes}-{micro_batches}"
+    def made(precision: str, processes: int, micro_batches: int, sharding: str = "none") -> RunFolder:
+        out = folder / f"{precision}-{processes}-{micro_batches}-{sharding}"
         if not out.exists():
-            command = ["train", str(recipe(folder, micro_batches // processes, precision)), "--out", str(out)]
+            file = recipe(folder, micro_batches // processes, precision, sharding)
+            command = ["train", str(file), "--out", str(out)]
             printed = launch.run(processes, command)
             assert [row["run"] for row in printed] == [str(out)]  # by the first process alone
         return RunFolder(out)
@@ -91,37 +96,87 @@ def assert_like(ours: RunFolder, theirs: RunFolder, precision: str) -> None:
     ("processes", "precision"),
     [(2, "float32"), (2, "float64"), (4, "float64"), pytest.param(4, "float32", marks=pytest.mark.slow)],
 )
-def test_several_processes_are_one_that_accumulates(
-    run_of: Callable[[str, int, int], RunFolder], processes: int, precision: str
-) -> None:
+def test_several_processes_are_one_that_accumulates(run_of: RunOf, processes: int, precision: str) -> None:
     assert_like(run_of(precision, 1, processes), run_of(precision, processes, processes), precision)
+
+
+def killed_and_resumed(
+    launch: Launcher, folder: Path, precision: str, before: int, after: int, sharding: str = "none"
+) -> RunFolder:
+    """A run whose processes were killed in step 7 and gone on with by others."""
+    file = recipe(folder, max(before, after) // before, precision, sharding)
+    run = RunFolder(folder / "run")
+    launch.run(before, ["train", str(file), "--out", str(run.path)], die_at=7)
+    assert run.checkpoint_steps() == [4]
+    for rank in range(1, before):
+        (run.path / f"losses-{rank}.txt").unlink()  # of steps that will be done again, by others
+    launch.run(after, ["train", "--resume", "--out", str(run.path)])
+    return run
 
 
 @pytest.mark.parametrize("precision", SLOW_IN_FLOAT32)
 @pytest.mark.parametrize(("before", "after"), MOVES)
 def test_a_killed_run_is_gone_on_with_by_another_number_of_processes(
-    launch: Launcher,
-    run_of: Callable[[str, int, int], RunFolder],
-    tmp_path: Path,
-    precision: str,
-    before: int,
-    after: int,
+    launch: Launcher, run_of: RunOf, tmp_path: Path, precision: str, before: int, after: int
 ) -> None:
     """The checkpoint says which batches a step takes, whoever computes them."""
-    micro_batches = max(before, after)
-    file = recipe(tmp_path, micro_batches // before, precision)
-    launch.run(before, ["train", str(file), "--out", str(tmp_path / "run")], die_at=7)
-    folder = RunFolder(tmp_path / "run")
-    assert folder.checkpoint_steps() == [4]
-    for rank in range(1, before):
-        (folder.path / f"losses-{rank}.txt").unlink()  # of steps that will be done again, by others
-    launch.run(after, ["train", "--resume", "--out", str(folder.path)])
-    assert_like(run_of(precision, 1, micro_batches), folder, precision)
+    folder = killed_and_resumed(launch, tmp_path, precision, before, after)
+    assert_like(run_of(precision, 1, max(before, after)), folder, precision)
 
 
-def test_a_step_that_cannot_be_shared_evenly_is_refused(
-    launch: Launcher, run_of: Callable[[str, int, int], RunFolder], tmp_path: Path
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_shards_train_as_whole_weights_do(run_of: RunOf, precision: str) -> None:
+    """And the checkpoint is of the form that one process writes."""
+    one, two = run_of(precision, 1, 2), run_of(precision, 2, 2, "full")
+    assert_like(one, two, precision)
+    mine, yours = one.read_checkpoint(10), two.read_checkpoint(10)
+    for ours, theirs in ((mine.weights, yours.weights), (mine.optimizer, yours.optimizer)):
+        assert {name: (value.shape, value.dtype) for name, value in ours.items()} == {
+            name: (value.shape, value.dtype) for name, value in theirs.items()
+        }
+    for metric in ("valid_loss", "bleu", "chrf"):
+        assert one.read_metrics()[-1][metric] == pytest.approx(two.read_metrics()[-1][metric], rel=1e-4)
+
+
+def test_shards_are_in_float32_where_layers_compute_in_bfloat16(run_of: RunOf) -> None:
+    one, two = run_of("bfloat16", 1, 2), run_of("bfloat16", 2, 2, "full")
+    first, second = losses(one), losses(two)
+    assert first[1][0] == pytest.approx(second[1][0], abs=1e-6)
+    assert first[10][0] == pytest.approx(second[10][0], rel=1e-3)
+    saved = two.read_checkpoint(10)
+    assert {tensor.dtype for tensor in (*saved.weights.values(), *saved.optimizer.values())} == {torch.float32}
+
+
+def test_each_process_holds_its_shard_alone(run_of: RunOf) -> None:
+    def held(folder: RunFolder) -> list[int]:
+        return [int(path.read_text()) for path in sorted(folder.path.glob("held-*.txt"))]
+
+    (everything,) = held(run_of("float64", 1, 2))
+    shards = held(run_of("float64", 2, 2, "full"))
+    tensors = len(run_of("float64", 1, 2).read_checkpoint(10).weights)
+    assert len(shards) == 2 and max(shards) < everything // 2 + 200
+    assert sum(shards) == everything + tensors  # the step counts are in both
+
+
+@pytest.mark.parametrize(
+    ("precision", "before", "after"),
+    [
+        ("float64", 2, 1),
+        ("float64", 1, 2),
+        *(
+            pytest.param(precision, *move, marks=pytest.mark.slow)
+            for precision, *move in [("float64", 4, 2), ("float64", 2, 2), ("float32", 2, 1), ("float32", 1, 2)]
+        ),
+    ],
+)
+def test_shards_are_gone_on_with_by_another_number_of_processes(
+    launch: Launcher, run_of: RunOf, tmp_path: Path, precision: str, before: int, after: int
 ) -> None:
+    folder = killed_and_resumed(launch, tmp_path, precision, before, after, "full")
+    assert_like(run_of(precision, 1, max(before, after)), folder, precision)
+
+
+def test_a_step_that_cannot_be_shared_evenly_is_refused(launch: Launcher, run_of: RunOf, tmp_path: Path) -> None:
     shutil.copytree(run_of("float64", 1, 4).path, tmp_path / "run")
     with pytest.raises(RuntimeError, match=r"takes 4 micro-batches a step, .* 3 processes .*; resume with 1, 2 or 4"):
         launch.run(3, ["train", "--resume", "--out", str(tmp_path / "run")])

@@ -51,7 +51,7 @@ def publish_average(
     model: nn.Module,
     evaluations: Sequence[Sequence[float]],
     config: TrainConfig,
-    evaluate: Callable[[], tuple[dict[str, Any], Any]],
+    evaluate: Callable[[nn.Module], tuple[dict[str, Any], Any]],
     monitored: Callable[[dict[str, Any]], float],
 ) -> dict[str, Any]:
     """Leave in the folder the better of the best evaluated weights and the average; returns its scores.
@@ -66,7 +66,7 @@ def publish_average(
     scored = []
     for weights in candidates:
         set_weights(model, weights, folder.path)
-        scored.append(evaluate()[0])
+        scored.append(evaluate(model)[0])
     winner = max(range(len(candidates)), key=lambda i: (monitored(scored[i]), -i))
     set_weights(model, candidates[winner], folder.path)
     folder.write_weights(candidates[winner])

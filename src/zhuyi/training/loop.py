@@ -26,6 +26,7 @@ from zhuyi.training.optimizers import MasterAdam
 from zhuyi.training.processes import Processes
 from zhuyi.training.run_log import RunLog
 from zhuyi.training.schedules import learning_rate
+from zhuyi.training.sharding import gather, shard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 PLATEAU_DECAY = 0.5
@@ -96,16 +97,17 @@ class _Training:
         _set_machine(config.train)
         self.task, self.config = self._prepare(config)
         self.settings = self.config.train
-        self.model = build_model(self.config, processes.device)
-        dtype = DTYPES[self.settings.precision]
-        if dtype is torch.float64:
-            self.model.double()
-        # In bfloat16 the gradients are found on a copy; the weights themselves stay in float32.
-        self.compute = copy.deepcopy(self.model).bfloat16() if dtype is torch.bfloat16 else self.model
-        self.loss = processes.replicate(_Loss(self.task, self.compute, self.settings.label_smoothing))
+        self.is_sharded = self.settings.sharding == "full" and processes.count > 1
+        steps = folder.checkpoint_steps()
+        checkpoint = folder.read_checkpoint(steps[-1]) if steps else None
+        self.progress = self._progress(checkpoint)
+        # What does not fit one device is put together in the machine's memory, and moved as it is cut into shards.
+        self.model = build_model(self.config, "cpu" if self.is_sharded else processes.device)
+        self._set_weights(checkpoint)
+        self.compute, self.own_loss, self.loss = self._distribute()
         self.optimizer = MasterAdam(self.model, self.compute, self.settings)
-        self.progress = Progress(micro_batches=self.settings.accumulation * processes.count)
-        self._load_checkpoint()
+        if checkpoint:
+            self.optimizer.load(checkpoint.optimizer)
         self.batches = self.task.batches("train")
         self.interrupted = False
 
@@ -201,8 +203,9 @@ class _Training:
     def _evaluate(self) -> None:
         progress = self.progress
         found = torch.zeros(2, dtype=torch.float64)
+        model = self._whole_model()
         if self.processes.is_first:
-            scores, samples = self._scores()
+            scores, samples = self._scores(model)
             found += torch.tensor([self._monitored(scores), scores["valid_loss"]], dtype=torch.float64)
             train_loss = progress.loss_sum / max(1, progress.tokens)
             self.log.evaluation(progress.step, progress.minutes, train_loss, scores, samples)
@@ -211,22 +214,34 @@ class _Training:
         if self.settings.schedule == "plateau" and progress.since_best:
             progress.plateau_factor *= PLATEAU_DECAY
 
-    def _scores(self) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
-        self.model.eval()
+    def _scores(self, model: nn.Module) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+        model.eval()
         with self.log.evaluating():
-            scores, samples = self.task.evaluate(self.model), self.task.samples(self.model)
-        self.model.train()
+            scores, samples = self.task.evaluate(model), self.task.samples(model)
+        model.train()
         return scores, samples
+
+    def _whole_model(self) -> nn.Module:
+        """The model as the first process can use it alone; all processes must ask for it."""
+        if not self.is_sharded:
+            return self.model
+        weights = gather(named_weights(self.model), self.processes)
+        if not self.processes.is_first:
+            return self.model
+        model = build_model(self.config, self.processes.device)
+        set_weights(model, weights, self.folder.path)
+        return model
 
     def _monitored(self, scores: dict[str, Any]) -> float:
         return -scores["valid_loss"] if self.settings.monitor == "loss" else scores[self.settings.monitor]
 
     def _save(self) -> None:
         """A checkpoint, then the best weights so far for the user, then away with what nobody needs."""
+        weights = gather(named_weights(self.model), self.processes)
+        moments = gather(self.optimizer.state(), self.processes)
         if self.processes.is_first:
             folder, progress = self.folder, self.progress
-            checkpoint = Checkpoint(named_weights(self.model), self.optimizer.state(), dataclasses.asdict(progress))
-            folder.write_checkpoint(checkpoint)
+            folder.write_checkpoint(Checkpoint(weights, moments, dataclasses.asdict(progress)))
             if progress.evaluations and progress.evaluations[-1][0] == progress.step:
                 folder.write_weights(folder.read_checkpoint_weights(best_first(progress.evaluations)[0]))
                 self.log.draw_curves()
@@ -238,9 +253,10 @@ class _Training:
     def _finish(self) -> dict[str, Any]:
         """Average, keep whichever is better, and score what is kept."""
         scores: dict[str, Any] = {}
+        model = self._whole_model()
         if self.processes.is_first:
             scores = publish_average(
-                self.folder, self.model, self.progress.evaluations, self.settings, self._scores, self._monitored
+                self.folder, model, self.progress.evaluations, self.settings, self._scores, self._monitored
             )
             self.log.finish(self.progress.step, scores)
         self.processes.wait()
@@ -278,28 +294,40 @@ class _Training:
         self.processes.wait()
         return task, resolved
 
-    def _load_checkpoint(self) -> None:
-        steps = self.folder.checkpoint_steps()
-        if not steps:
-            if self.processes.is_first:
-                self.folder.cut_metrics(0)
-            if self.settings.init:
-                self._take_weights(find_run(self.settings.init))
-            self.optimizer.refresh_copy()
-            return
-        checkpoint = self.folder.read_checkpoint(steps[-1])
-        set_weights(self.model, checkpoint.weights, self.folder.checkpoints_path / str(steps[-1]))
-        self.optimizer.load(checkpoint.optimizer)
-        self.optimizer.refresh_copy()
-        self.progress = Progress(**checkpoint.progress)
-        self._check_shares()
+    def _progress(self, checkpoint: Checkpoint | None) -> Progress:
+        """Where to go on, or begin; the metrics know nothing of what will come after it."""
+        progress = Progress(micro_batches=self.settings.accumulation * self.processes.count)
+        if checkpoint:
+            progress = Progress(**checkpoint.progress)
+            self._check_shares(progress.micro_batches)
+            self.log.say(f"Resuming after step {progress.step:,}.")
         if self.processes.is_first:
-            self.folder.cut_metrics(self.progress.step)
-        self.log.say(f"Resuming after step {self.progress.step:,}.")
+            self.folder.cut_metrics(progress.step)
+        return progress
 
-    def _check_shares(self) -> None:
+    def _set_weights(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint:
+            origin = self.folder.checkpoints_path / str(self.progress.step)
+            set_weights(self.model, checkpoint.weights, origin)
+        elif self.settings.init:
+            self._take_weights(find_run(self.settings.init))
+
+    def _distribute(self) -> tuple[nn.Module, "_Loss", nn.Module]:
+        """The model that gradients are found on, the loss over it in this process alone and that shared by all."""
+        compute, dtype = self.model, DTYPES[self.settings.precision]
+        if dtype is torch.bfloat16 and not self.is_sharded:
+            # The gradients are found on a copy; the weights themselves stay in float32. (Shards are copied as they are
+            # put together.)
+            compute = copy.deepcopy(self.model).bfloat16()
+        loss = _Loss(self.task, compute, self.settings.label_smoothing)
+        if not self.is_sharded:
+            return compute, loss, self.processes.replicate(loss)
+        shard(loss, self.model, self.processes, dtype)
+        return compute, loss, loss
+
+    def _check_shares(self, total: int) -> None:
         """Refuse a number of processes that cannot share the batches of a step evenly."""
-        total, count = self.progress.micro_batches, self.processes.count
+        count = self.processes.count
         if total % count:
             fitting = [str(number) for number in range(1, total + 1) if total % number == 0]
             raise InputError(
@@ -325,7 +353,7 @@ class _Training:
         rows = self.batches.largest()
         batch = self.batches.load(rows).to(self.processes.device)
         try:
-            loss, _, _ = _Loss(self.task, self.compute, self.settings.label_smoothing)(batch)
+            loss, _, _ = self.own_loss(batch)
             loss.backward()
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if "memory" not in str(error).lower():
@@ -400,9 +428,10 @@ def seed_step(seed: int, step: int, micro_batch: int) -> None:
 
 
 def build_model(config: RunConfig, device: torch.device | str = "cpu") -> nn.Module:
-    """A model with first weights that depend on config and seed alone."""
+    """A model with first weights that depend on config and seed alone; bfloat16 is for gradients, not for weights."""
     torch.manual_seed(config.train.seed)
-    return MODELS[config.model.name].module(config.model).to(device)
+    dtype = torch.float64 if config.train.precision == "float64" else torch.float32
+    return MODELS[config.model.name].module(config.model).to(device, dtype)
 
 
 def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch.device) -> RunConfig:

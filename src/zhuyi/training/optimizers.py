@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from zhuyi.config import TrainConfig
+from zhuyi.training.sharding import share, whole
 
 
 class MasterAdam:
@@ -38,7 +39,7 @@ class MasterAdam:
         A norm that is not finite moves nothing, and neither does anything with `move` False.
         """
         grads = self._gradients()
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) * factor
+        norm = float(whole(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))) * factor
         if move and norm == norm and norm != float("inf"):
             torch._foreach_mul_(grads, factor * min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else factor)
             for group in self._adam.param_groups:
@@ -68,10 +69,11 @@ class MasterAdam:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         for name, master in zip(self._names, self._masters, strict=True):
+            own = {key.rpartition(".")[2]: value for key, value in state.items() if key.rpartition(".")[0] == name}
             self._adam.state[master] = {
-                key.removeprefix(f"{name}."): value.to(master.device)
-                for key, value in state.items()
-                if key.rpartition(".")[0] == name
+                # A step count is a number, and no process's share of anything.
+                key: share(value, master) if value.dim() else value.to(master.device)
+                for key, value in own.items()
             }
 
     def _gradients(self) -> list[Tensor]:
