@@ -25,6 +25,7 @@ from zhuyi.training import loop
 from zhuyi.training.loop import build_model, seed_step
 
 METRICS = {"step", "minutes", "train_loss", "valid_loss", "learning_rate", "tokens_per_second", "bleu", "chrf"}
+CLOCKS = {"minutes": 0, "seconds": 0}
 
 
 def final_bytes(path: Path) -> bytes:
@@ -34,7 +35,7 @@ def final_bytes(path: Path) -> bytes:
 def timeless(path: Path) -> list[dict[str, Any]]:
     """The metrics without what a clock has written."""
     return [
-        {key: value for key, value in row.items() if key not in ("minutes", "tokens_per_second", "learning_rate")}
+        {key: value for key, value in row.items() if key not in ("minutes", "tokens_per_second")}
         for row in RunFolder(path).read_metrics()
     ]
 
@@ -378,7 +379,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     for step in RunFolder(one).checkpoint_steps():
         ours, theirs = RunFolder(one).read_checkpoint(step), RunFolder(other).read_checkpoint(step)
         assert same(ours.weights, theirs.weights) and same(ours.optimizer, theirs.optimizer)
-        assert {**ours.progress, "minutes": 0} == {**theirs.progress, "minutes": 0}
+        assert {**ours.progress, **CLOCKS} == {**theirs.progress, **CLOCKS}
 
 
 def test_a_finished_run_resumed_stays_as_it_is(pairs_file: Path, unkilled: Callable[[str], Path]) -> None:
@@ -435,6 +436,24 @@ def test_a_signal_finishes_the_step_and_saves(
     train_tiny(config, tmp_path / "run", resume=True)
     assert final_bytes(tmp_path / "run") == final_bytes(unkilled("plain"))
     assert timeless(tmp_path / "run") == timeless(unkilled("plain"))
+
+
+def test_a_life_that_begins_with_an_evaluation_notes_it_whole_and_once(
+    pairs_file: Path, tmp_path: Path, unkilled: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal came in the step before it, and then a kill between the line in metrics.jsonl and the checkpoint."""
+    config = tiny_config(pairs_file, **VARIANTS["plain"])
+    with monkeypatch.context() as patch:
+        stop = on_call(8, lambda: os.kill(os.getpid(), signal.SIGINT), loop._Training._step)
+        patch.setattr(loop._Training, "_step", stop)
+        train_tiny(config, tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop._Training, "_save", on_call(1, die, loop._Training._save))
+        train_tiny(config, tmp_path / "run", resume=True)
+    assert [row["step"] for row in timeless(tmp_path / "run")] == [4, 8]
+    train_tiny(config, tmp_path / "run", resume=True)
+    assert timeless(tmp_path / "run") == timeless(unkilled("plain"))
+    assert all(0 < row["tokens_per_second"] < 1e8 for row in RunFolder(tmp_path / "run").read_metrics())
 
 
 def test_a_second_interrupt_ends_at_once(pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -631,7 +650,7 @@ def test_curves_are_drawn_where_the_extra_is_installed(tmp_path: Path) -> None:
     log = loop.RunLog(folder, quiet=True)
     for step in (5, 10):
         scores = {"valid_loss": 1.0 / step, "bleu": step, "chrf": step}
-        log.evaluation(step, 1.0, 2.0, scores, [])
+        log.evaluation({"step": step, "minutes": 1.0, "train_loss": 2.0}, scores, [])
     log.draw_curves()
     assert (folder.path / "curves.png").read_bytes().startswith(b"\x89PNG")
 

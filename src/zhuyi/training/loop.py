@@ -40,7 +40,8 @@ class Progress:
 
     Args:   epoch, batch: the next micro-batch to read.
             micro_batches: a step takes so many, over all processes.
-            loss_sum, tokens: negative log-likelihood and target tokens of the steps since the last evaluation.
+            loss_sum, tokens, seconds: negative log-likelihood, target tokens and duration of the steps since the last
+            evaluation.
             evaluations: [step, score, validation loss] of each, the score such that more is better.
     """
 
@@ -53,6 +54,7 @@ class Progress:
     nonfinite: int = 0
     loss_sum: float = 0.0
     tokens: int = 0
+    seconds: float = 0.0
     evaluations: list[list[float]] = field(default_factory=list)
 
     @property
@@ -138,6 +140,7 @@ class _Training:
     def _step(self, micro_batches: Iterator[np.ndarray]) -> None:
         """One move of the weights, by the gradients of `micro_batches` batches over all processes."""
         progress, processes = self.progress, self.processes
+        started = time.monotonic()
         progress.step += 1
         sums = torch.zeros(3, dtype=torch.float64)  # loss, negative log-likelihood, tokens
         mine: list[np.ndarray] = []
@@ -154,7 +157,7 @@ class _Training:
                 loss.backward()
             sums += torch.tensor([float(loss.detach()), float(nll), count], dtype=torch.float64)
         processes.sum(sums)
-        rate = learning_rate(self.settings, progress.step, self.config.model.d_model, progress.plateau_factor)
+        rate = self._learning_rate()
         # The processes' gradients were averaged; the loss is a sum over all their tokens.
         factor = processes.count / max(1.0, float(sums[2]))
         loss_is_finite = math.isfinite(float(sums[0]))
@@ -166,6 +169,11 @@ class _Training:
             self.log.step(progress.step, progress.epoch, float(sums[1] / sums[2]), rate, int(sums[2]))
         else:
             self._note_nonfinite(mine, float(sums[0] / sums[2]), norm)
+        progress.seconds += time.monotonic() - started
+
+    def _learning_rate(self) -> float:
+        progress = self.progress
+        return learning_rate(self.settings, progress.step, self.config.model.d_model, progress.plateau_factor)
 
     def _micro_batches(self) -> Iterator[np.ndarray]:
         """The endless stream of batches, epoch after epoch, from where `progress` stands."""
@@ -207,9 +215,15 @@ class _Training:
         if self.processes.is_first:
             scores, samples = self._scores(model)
             found += torch.tensor([self._monitored(scores), scores["valid_loss"]], dtype=torch.float64)
-            train_loss = progress.loss_sum / max(1, progress.tokens)
-            self.log.evaluation(progress.step, progress.minutes, train_loss, scores, samples)
-        progress.loss_sum, progress.tokens = 0.0, 0
+            measured = {
+                "step": progress.step,
+                "minutes": round(progress.minutes, 3),
+                "train_loss": progress.loss_sum / max(1, progress.tokens),
+                "learning_rate": self._learning_rate(),
+                "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
+            }
+            self.log.evaluation(measured, scores, samples)
+        progress.loss_sum, progress.tokens, progress.seconds = 0.0, 0, 0.0
         progress.evaluations.append([progress.step, *self.processes.sum(found).tolist()])
         if self.settings.schedule == "plateau" and progress.since_best:
             progress.plateau_factor *= PLATEAU_DECAY
@@ -295,14 +309,14 @@ class _Training:
         return task, resolved
 
     def _progress(self, checkpoint: Checkpoint | None) -> Progress:
-        """Where to go on, or begin; the metrics know nothing of what will come after it."""
+        """Where to go on, or begin; the metrics know of no evaluation that is not noted there."""
         progress = Progress(micro_batches=self.settings.accumulation * self.processes.count)
         if checkpoint:
             progress = Progress(**checkpoint.progress)
             self._check_shares(progress.micro_batches)
             self.log.say(f"Resuming after step {progress.step:,}.")
         if self.processes.is_first:
-            self.folder.cut_metrics(progress.step)
+            self.folder.cut_metrics(int(progress.evaluations[-1][0]) if progress.evaluations else 0)
         return progress
 
     def _set_weights(self, checkpoint: Checkpoint | None) -> None:

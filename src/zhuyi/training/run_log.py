@@ -35,10 +35,8 @@ class RunLog:
         self._row = self._bar.add_task("train", total=None, numbers="", left="", visible=False)
         self._writer: Any = _tensorboard(folder) if not quiet else None
         self._settings = TrainConfig(max_steps=1)
-        self._tokens, self._seconds = 0, 0.0
         self._shown_loss: float | None = None
         self._speed: float | None = None
-        self._rate = 0.0
         self._score = ""
         self._minutes_before = 0.0
         self._last = self._started = self._last_line = time.monotonic()
@@ -55,26 +53,14 @@ class RunLog:
         """Note one step; `loss` is the mean negative log-likelihood of its `tokens`."""
         now = time.monotonic()
         seconds, self._last = now - self._last, now
-        self._tokens, self._seconds = self._tokens + tokens, self._seconds + seconds
         self._shown_loss = _smooth(self._shown_loss, loss)
         self._speed = _smooth(self._speed, tokens / max(seconds, 1e-9))
-        self._rate = rate
-        self._show(step, epoch)
+        self._show(step, epoch, rate)
 
-    def evaluation(
-        self, step: int, minutes: float, loss: float, scores: dict[str, Any], samples: list[tuple[str, str, str]]
-    ) -> None:
-        """Note the training loss since the last evaluation and the scores, and show what the model now writes."""
-        row = {
-            "step": step,
-            "minutes": round(minutes, 3),
-            "train_loss": loss,
-            "learning_rate": self._rate,
-            "tokens_per_second": round(self._tokens / max(self._seconds, 1e-9), 1),
-            **scores,
-        }
+    def evaluation(self, measured: dict[str, Any], scores: dict[str, Any], samples: list[tuple[str, str, str]]) -> None:
+        """Note what the steps since the last evaluation measured and the scores, and show what the model now writes."""
+        row, step = {**measured, **scores}, measured["step"]
         self._folder.append_metrics(row)
-        self._tokens, self._seconds = 0, 0.0
         self._score = "  ".join(f"{key} {_short(value)}" for key, value in scores.items())
         self.say(f"step {step:,}  {self._score}")
         for source, found, reference in samples:
@@ -111,12 +97,12 @@ class RunLog:
         if self._writer is not None:
             self._writer.close()
 
-    def _show(self, step: int, epoch: int) -> None:
+    def _show(self, step: int, epoch: int, rate: float) -> None:
         done = self._share_done(step, epoch)
         spent = time.monotonic() - self._started
         before = 60 * self._minutes_before
         left = (before + spent) * (1 - done) / done if done > 0 else 0.0
-        numbers = f"loss {self._shown_loss:.3f}  rate {self._rate:.1e}  {self._speed:,.0f} tokens/s"
+        numbers = f"loss {self._shown_loss:.3f}  rate {rate:.1e}  {self._speed:,.0f} tokens/s"
         if self._score:
             numbers += f"  {self._score}"
         if not self._console.is_terminal:  # a log file has no bar: a line now and then
