@@ -3,13 +3,14 @@
 import gzip
 import io
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs, read_lines, read_pairs
+from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs, fingerprint, read_lines, read_pairs
 from zhuyi.errors import InputError
 
 
@@ -224,3 +225,20 @@ def test_lines_from_gz_and_standard_input_with_bad_bytes_replaced(write, monkeyp
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
     assert list(read_lines("-")) == ["a", "\ufffdb", "", "last"]
     assert list(read_lines(str(write("t.gz", data)))) == ["a", "\ufffdb", "", "last"]
+
+
+def test_a_fingerprint_is_of_every_files_content(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.tsv", "b.zh", "b.en")]
+    for path in paths:
+        path.write_bytes(b"one\ttwo\n")
+    sources = [str(paths[0]), f"{paths[1]},{paths[2]}"]
+    before = fingerprint(sources)
+    assert [row[:2] for row in before] == [(str(path), 8) for path in paths]
+    assert fingerprint(sources) == before
+    for path in paths:
+        path.write_bytes(b"one\ttwi\n")
+        assert fingerprint(sources) != before
+        path.write_bytes(b"one\ttwo\n")
+    paths[2].unlink()
+    with pytest.raises(InputError, match=r"cannot read .*b.en: No such file"):
+        fingerprint(sources)

@@ -1,5 +1,6 @@
 """From files of pairs to tokenizers and batches."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -108,9 +109,9 @@ def config_for(file: Path, **options: object) -> PairDataConfig:
     return PairDataConfig("zh", "en", (str(file),), **options)  # type: ignore[arg-type]
 
 
-def prepare_in(folder: Path, config: PairDataConfig, seed: int = 1) -> PairData:
+def prepare_in(folder: Path, config: PairDataConfig, seed: int = 1, *, begun: bool = False) -> PairData:
     folder.mkdir(exist_ok=True)
-    return prepare_pair_data(config, folder, seed, lambda message: None)
+    return prepare_pair_data(config, folder, seed, lambda message: None, begun=begun)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,40 @@ def test_what_was_prepared_from_another_config_is_made_again(
     prepare_in(tmp_path / "fresh", config_for(pairs_file, **other))
     run, fresh = files_of(tmp_path / "run"), files_of(tmp_path / "fresh")
     assert {name: run[name] for name in fresh} == fresh
+
+
+@pytest.mark.parametrize("which", ["train", "valid"])
+def test_a_file_with_other_pairs_in_it_is_another_file(tmp_path: Path, which: str) -> None:
+    """Of the same name, size and time."""
+    pairs = number_pairs(90)
+    files = {
+        "train": write_pairs(tmp_path / "train.tsv", pairs[:80]),
+        "valid": write_pairs(tmp_path / "valid.tsv", pairs[80:]),
+    }
+    config = config_for(files["train"], valid=(str(files["valid"]),))
+    prepare_in(tmp_path / "run", config)
+    before, prepared = files[which].stat(), files_of(tmp_path / "run")
+    text = files[which].read_text(encoding="utf-8")
+    files[which].write_text(text.replace("零", "九").replace("zero", "nine"), encoding="utf-8")
+    os.utime(files[which], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files[which].stat().st_size == before.st_size and files[which].read_text(encoding="utf-8") != text
+    prepare_in(tmp_path / "run", config, begun=True)
+    assert files_of(tmp_path / "run") == prepared
+    prepare_in(tmp_path / "run", config)
+    prepare_in(tmp_path / "fresh", config)
+    assert files_of(tmp_path / "run") == files_of(tmp_path / "fresh") != prepared
+
+
+def test_where_training_has_begun_the_files_may_be_gone(pairs_file: Path, tmp_path: Path) -> None:
+    file = write_pairs(tmp_path / "pairs.tsv", number_pairs(80))
+    prepare_in(tmp_path / "run", config_for(file))
+    prepared = files_of(tmp_path / "run")
+    file.unlink()
+    prepare_in(tmp_path / "run", config_for(file), begun=True)
+    assert files_of(tmp_path / "run") == prepared
+    prepare_in(tmp_path / "run", config_for(pairs_file), begun=True)  # other files by the config itself
+    prepare_in(tmp_path / "fresh", config_for(pairs_file))
+    assert files_of(tmp_path / "run") == files_of(tmp_path / "fresh")
 
 
 def test_a_tokenizer_laid_there_is_used_and_kept(pairs_file: Path, tmp_path: Path) -> None:

@@ -382,6 +382,34 @@ def assert_equal_runs(one: Path, other: Path) -> None:
         assert {**ours.progress, **CLOCKS} == {**theirs.progress, **CLOCKS}
 
 
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_what_became_of_the_data_matters_until_the_first_checkpoint(
+    pairs_file: Path,
+    tmp_path: Path,
+    unkilled: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    config = tiny_config(pairs, **VARIANTS["plain"])
+    for name, steps in (("early", 2), ("late", 5)):
+        pairs.write_bytes(pairs_file.read_bytes())
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(loop._Training, "_step", on_call(steps, die, loop._Training._step))
+            train_tiny(config, tmp_path / name)
+    if change == "gone":
+        pairs.unlink()
+        with pytest.raises(InputError, match=r"cannot read .*pairs.tsv"):
+            train_tiny(config, tmp_path / "early", resume=True)
+    else:
+        write_pairs(pairs, number_pairs(80, digits=(2, 3, 4), seed=5))
+        train_tiny(config, tmp_path / "early", resume=True)
+        train_tiny(config, tmp_path / "fresh")
+        assert final_bytes(tmp_path / "early") == final_bytes(tmp_path / "fresh")
+    train_tiny(config, tmp_path / "late", resume=True)
+    assert final_bytes(tmp_path / "late") == final_bytes(unkilled("plain"))
+
+
 def test_a_finished_run_resumed_stays_as_it_is(pairs_file: Path, unkilled: Callable[[str], Path]) -> None:
     path = unkilled("plain")
     before, metrics = final_bytes(path), RunFolder(path).metrics_path.read_bytes()
@@ -582,7 +610,7 @@ def test_a_run_is_known_before_its_data_is_prepared(
     pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unkilled: Callable[[str], Path]
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(TranslationTask, "prepare", lambda *arguments: die())
+        patch.setattr(TranslationTask, "prepare", lambda *arguments, **options: die())
         train_tiny(tiny_config(pairs_file, **VARIANTS["plain"]), tmp_path / "run")
     saved = RunFolder(tmp_path / "run").read_config()
     train_tiny(saved, tmp_path / "run", resume=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from zhuyi.atomic import replacing
 from zhuyi.data import batches as batching
 from zhuyi.data.corpus import Corpus, encode_corpus, write_corpus
-from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs
+from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs, fingerprint
 from zhuyi.data.special_tokens import BOS_ID
 from zhuyi.data.splitting import hash_key, split_off
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizers
@@ -129,18 +129,21 @@ class PairData:
     valid: Corpus
 
 
-def prepare_pair_data(config: PairDataConfig, folder: Path, seed: int, announce: Announce) -> PairData:
+def prepare_pair_data(
+    config: PairDataConfig, folder: Path, seed: int, announce: Announce, *, begun: bool = False
+) -> PairData:
     """Make whatever of tokenizers and cache is not in the folder yet, and open it.
 
     A kill on the way changes nothing: each file appears whole, and each is a pure function of data, config and seed.
 
+    Args:   begun: training has begun on what is there: it is used whatever has become of the files since.
     Raises: InputError: no file, nothing usable in it, or it is too small to hold validation pairs out.
     """
     cache = folder / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     text_files = [cache / f"{split}-text.arrow" for split in ("train", "valid")]
     id_files = [cache / f"{split}.arrow" for split in ("train", "valid")]
-    origin = json.dumps([{**asdict(config), "test": (), "max_len": 0}, seed], ensure_ascii=False)
+    origin = _origin(config, seed, cache / "cleaned-from.json", begun)
     _forget_unless(cache / "cleaned-from.json", origin, [cache / "cleaning.json", *text_files, *id_files])
     if not (cache / "cleaning.json").exists():
         _clean(config, cache, seed, announce)
@@ -174,6 +177,19 @@ def load_tokenizers(config: PairDataConfig, folder: Path) -> tuple[Tokenizer, To
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
         return tokenizer, tokenizer
     return Tokenizer.load(folder / "tokenizer.source.json"), Tokenizer.load(folder / "tokenizer.target.json")
+
+
+def _origin(config: PairDataConfig, seed: int, note: Path, begun: bool) -> str:
+    """What cleaned data is made from: the config, the seed, and what is in the files.
+
+    Where training has begun, what the note says of the files holds good: they may have changed, or be gone.
+    """
+    wanted = json.loads(json.dumps([{**asdict(config), "test": (), "max_len": 0}, seed]))
+    if begun and note.exists():
+        noted = note.read_text(encoding="utf-8")
+        if json.loads(noted)[:2] == wanted:
+            return noted
+    return json.dumps([*wanted, fingerprint((*config.train, *config.valid))], ensure_ascii=False)
 
 
 def _forget_unless(note: Path, origin: str, made: Sequence[Path]) -> None:

@@ -122,9 +122,12 @@ class TranslationTask:
         batch_tokens: int,
         seed: int,
         announce: Announce,
+        *,
+        begun: bool = False,
     ) -> "TranslationTask":
-        """Make or open the run's tokenizers and data."""
-        return cls(config, decode, prepare_pair_data(config, folder, seed, announce), batch_tokens, seed)
+        """Make or open the run's tokenizers and data; only open them where training has `begun` on them."""
+        data = prepare_pair_data(config, folder, seed, announce, begun=begun)
+        return cls(config, decode, data, batch_tokens, seed)
 
     def derived_sizes(self) -> dict[str, dict[str, int]]:
         """What of the configuration follows from the data, by section."""

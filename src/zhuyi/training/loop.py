@@ -299,7 +299,8 @@ class _Training:
         )
         if not self.processes.is_first:
             self.processes.wait()  # the first process makes the files, the others open them
-        task = make(*arguments)
+        begun = bool(self.folder.checkpoint_steps()) or not self.processes.is_first
+        task = make(*arguments, begun=begun)
         if self.processes.is_first:
             self.processes.wait()
         resolved = resolve(config, task.derived_sizes(), self.processes.device)
