@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from zhuyi.nn import kernels
+
 
 def num_cores() -> int:
     """The cores this process may run on."""
@@ -52,6 +54,13 @@ def choose_precision(device: torch.device) -> str:
     return "bfloat16" if has_bfloat16_instructions() else "float32"
 
 
+def choose_translation_precision(device: torch.device) -> str:
+    """The fastest precision to translate in: `int8` where the processor multiplies it, else as for training."""
+    if device.type == "cpu" and kernels.has_instructions():
+        return "int8"
+    return choose_precision(device)
+
+
 def describe() -> dict[str, Any]:
     """What `zhuyi doctor` says of the machine."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -68,5 +77,6 @@ def describe() -> dict[str, Any]:
         "gpus": gpus,
         "device": str(device),
         "training_precision": choose_precision(device),
-        "translation_precision": "float32",
+        "translation_precision": choose_translation_precision(device),
+        "compiled_kernels": kernels.status(),
     }

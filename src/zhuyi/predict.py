@@ -17,13 +17,15 @@ from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Rule
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
+from zhuyi.machine import choose_translation_precision
 from zhuyi.models import MODELS
 from zhuyi.nn.maps import Maps
+from zhuyi.nn.packed import pack
 from zhuyi.run_folder import RunFolder, find_run, set_weights
 from zhuyi.tasks.pair_data import load_tokenizers
 from zhuyi.tasks.translation import Translation, translate_texts
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,16 @@ class TextMaps:
 class Translator:
     """A translation run in memory: `model` is the module, `config` what it was made from."""
 
-    def __init__(self, model: nn.Module, config: RunConfig, tokenizers: tuple[Tokenizer, Tokenizer]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: RunConfig,
+        tokenizers: tuple[Tokenizer, Tokenizer],
+        precision: str = "float32",
+    ) -> None:
         self.model: Any = model
         self.config = config
+        self.precision = precision
         self.source_tokenizer, self.target_tokenizer = tokenizers
 
     @property
@@ -193,20 +202,33 @@ class Translator:
 def load(name: str | Path, precision: str | None = None, device: str | None = None) -> Translator:
     """Load a run's folder, or a shipped model by its name.
 
-    Args:   precision: `float32` (the default) or `bfloat16`.
+    Args:   precision: `float32` (the default), `bfloat16`, `int8`, or `auto`, the fastest that the machine supports.
             device: `cpu`, `cuda`, ...; a GPU where there is one.
     Raises: InputError: no such run, no weights in it yet, files that are broken or do not belong together.
     """
     folder = find_run(name)
     config = folder.read_config()
-    if precision is not None and precision not in _DTYPES:
-        raise InputError(f"precision is {precision}; choose float32 or bfloat16")
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    precision = _chosen(precision, target)
     tokenizers = load_tokenizers(config.data, folder.path)
     _check_fit(config, tokenizers, folder)
     model = MODELS[config.model.name].module(config.model)
     set_weights(model, folder.read_weights(), folder.weights_path)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Translator(model.to(target, _DTYPES[precision or "float32"]).eval(), config, tokenizers)
+    model = model.eval().requires_grad_(False)
+    if target.type == "cpu" and precision != "float32":
+        return Translator(pack(model, precision), config, tokenizers, precision)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    return Translator(model.to(target, dtype), config, tokenizers, precision)
+
+
+def _chosen(precision: str | None, device: torch.device) -> str:
+    if precision == "auto":
+        return choose_translation_precision(device)
+    if precision is not None and precision not in PRECISIONS:
+        raise InputError(f"precision is {precision}; choose auto, {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
+    if precision == "int8" and device.type != "cpu":
+        raise InputError(f"precision int8 is for processors; on {device.type} choose bfloat16")
+    return precision or "float32"
 
 
 def _check_fit(config: RunConfig, tokenizers: tuple[Tokenizer, Tokenizer], folder: RunFolder) -> None:

@@ -163,25 +163,7 @@ class SelfAttention(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, maps: Maps | None = None, name: str = ""
     ) -> Tensor:
         q, k, v = self.project(x)  # (B, H, T, d)
-        return self.attend(q, k, v, mask, causal=causal, maps=maps, name=name)
-
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: Tensor | None = None,
-        *,
-        bias: Tensor | None = None,
-        causal: bool = False,
-        maps: Maps | None = None,
-        name: str = "",
-    ) -> Tensor:
-        """Attend with projected queries over projected keys and values (a cache's, say), concatenate, project by W_O.
-
-        Shape: q (B, H, T, d), k and v (B, H, S, d); returns (B, T, D).
-        """
-        return _multi_head(self, q, k, v, mask, bias, causal, maps, name)
+        return _multi_head(self, q, k, v, mask, causal, maps, name)
 
 
 class CrossAttention(nn.Module):
@@ -201,6 +183,10 @@ class CrossAttention(nn.Module):
         self.w_kv = Linear(d_model, 2 * num_heads * head_dim, bias=bias, matrices=2)
         self.w_o = Linear(num_heads * head_dim, d_model, bias=bias)
 
+    def queries(self, x: Tensor) -> Tensor:
+        """Shape: x (B, T, D); returns (B, H, T, d)."""
+        return split_heads(self.w_q(x), self.num_heads)
+
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's output.
 
@@ -212,26 +198,8 @@ class CrossAttention(nn.Module):
     def forward(
         self, x: Tensor, memory: Tensor, mask: Tensor | None = None, *, maps: Maps | None = None, name: str = ""
     ) -> Tensor:
-        k, v = self.project_memory(memory)
-        return self.attend(x, k, v, mask, maps=maps, name=name)
-
-    def attend(
-        self,
-        x: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: Tensor | None = None,
-        *,
-        bias: Tensor | None = None,
-        maps: Maps | None = None,
-        name: str = "",
-    ) -> Tensor:
-        """Attend from `x` over keys and values already projected.
-
-        Shape: x (B, T, D), k and v (B, H, S, d); returns (B, T, D).
-        """
-        q = split_heads(self.w_q(x), self.num_heads)  # (B, H, T, d)
-        return _multi_head(self, q, k, v, mask, bias, False, maps, name)
+        k, v = self.project_memory(memory)  # (B, H, S, d)
+        return _multi_head(self, self.queries(x), k, v, mask, False, maps, name)
 
 
 def _multi_head(
@@ -240,14 +208,13 @@ def _multi_head(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
-    bias: Tensor | None,
     causal: bool,
     maps: Maps | None,
     name: str,
 ) -> Tensor:
     """MultiHead(Q, K, V) = Concat(head_1, ..., head_H) W_O."""
     rate = module.dropout if module.training else 0.0
-    heads, weights = attend(q, k, v, mask=mask, bias=bias, dropout=rate, need_weights=maps is not None, causal=causal)
+    heads, weights = attend(q, k, v, mask=mask, dropout=rate, need_weights=maps is not None, causal=causal)
     if maps is not None and weights is not None:
         maps.add(name, weights)
     return module.w_o(merge_heads(heads))  # (B, T, D)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from zhuyi.nn import kernels
 from zhuyi.nn.attention import CrossAttention, SelfAttention
 from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.feedforward import Activation, FeedForward
@@ -43,7 +44,11 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm_first:
             return x + self.dropout(sublayer(self.norm(x)))
-        return self.norm(x + self.dropout(sublayer(x)))
+        y = self.dropout(sublayer(x))
+        library = kernels.library_for(x)
+        if library is not None:
+            return kernels.add_norm(library, x, y, self.norm.weight, self.norm.bias, self.norm.eps)
+        return self.norm(x + y)
 
 
 class EncoderLayer(nn.Module):
@@ -98,13 +103,10 @@ class DecoderLayer(nn.Module):
         """
 
         def self_attention(y: Tensor) -> Tensor:
-            q, k, v = self.self_attention.project(y)  # (G, H, W * T, d)
-            k, v = state.remember(layer, k, v)  # (G, H, columns * W, d)
-            return self.self_attention.attend(q, k, v, bias=state.past_bias)
+            return self.self_attention.w_o(state.attend_past(layer, *self.self_attention.project(y)))
 
         def cross_attention(y: Tensor) -> Tensor:
-            k, v, bias = state.memory_of(layer)  # (G, H, S, d)
-            return self.cross_attention.attend(y, k, v, bias=bias)
+            return self.cross_attention.w_o(state.attend_memory(layer, self.cross_attention.queries(y)))
 
         x = self.self_residual(x, self_attention)
         x = self.cross_residual(x, cross_attention)

@@ -1,11 +1,14 @@
 """What a Transformer decoder remembers between steps: keys and values of the past, a position a row, the memory."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
+from zhuyi.nn import kernels
+from zhuyi.nn.attention import attend, merge_heads
 from zhuyi.nn.masks import additive
 
 CAPACITY_BLOCK = 16  # the cache grows by blocks, to twice what is needed: few copies, whatever the length
@@ -22,7 +25,6 @@ class DecoderState:
     columns. Rows begun at different times may so advance together.
 
     Shape: cache (L, 2, G or more, H, C, W, d), keys before values; memory (L, 2, G or more, H, S or more, d), or None;
-           past_bias, valid during a step: (G, 1, W * T, columns * W) to add to the logits, or None.
     Args:  cache: with no columns yet and W = 1.
            memory: every layer's keys and values of each group's source.
            memory_mask: (G, S), True where the source is real; None: everywhere.
@@ -31,7 +33,9 @@ class DecoderState:
     def __init__(self, cache: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None) -> None:
         self.cache = cache
         self.memory = memory
-        self.past_bias: Tensor | None = None
+        self._positions = torch.empty(0)  # of the running step's tokens
+        self._starts: Tensor | None = None  # of each group the first of the columns that anyone needs; None: all 0
+        self._past_bias: tuple[Tensor | None] | None = None
         self._lengths = [0] * cache.shape[2]  # of each group: how many tokens its rows have consumed
         self._origins = torch.zeros(cache.shape[2], 1, 0, dtype=torch.uint8, device=cache.device)  # (G.., W, C)
         self._end = 0  # the column to be written next
@@ -73,11 +77,28 @@ class DecoderState:
         self._lengths = [length + num_tokens for length in self._lengths]
         if self.width > 1:
             self._origins[: self.groups, :, self._end - 1] = torch.arange(self.width, device=self.cache.device)
-            positions = lengths.expand(-1, self.width)
+            self._positions = lengths.expand(-1, self.width)
         else:
-            positions = lengths + torch.arange(num_tokens, device=self.cache.device)
-        self.past_bias = self._find_past_bias(positions)
-        return positions
+            self._positions = lengths + torch.arange(num_tokens, device=self.cache.device)
+        longest = self._longest
+        ragged = min(self._lengths, default=0) != longest
+        self._starts = (
+            torch.tensor([longest - length for length in self._lengths], dtype=torch.int32, device=self.cache.device)
+            if ragged
+            else None
+        )
+        self._past_bias = None
+        return self._positions
+
+    @property
+    def past_bias(self) -> Tensor | None:
+        """What to add to a step's logits, so that each new token attends its own row's past alone.
+
+        Shape: (G, 1, W * T, columns * W), or None.
+        """
+        if self._past_bias is None:
+            self._past_bias = (self._find_past_bias(),)
+        return self._past_bias[0]
 
     def remember(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new keys and values of a layer and give back all of them so far.
@@ -101,6 +122,39 @@ class DecoderState:
         assert self.memory is not None
         keys, values = self.memory[layer, :, : self.groups, :, : self._memory_columns]
         return keys, values, self._memory_bias
+
+    def attend_past(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store a layer's new keys and values, and let each query attend its own row's past and itself.
+
+        Shape: q, k, v (G, H, W * T, d); returns the heads side by side, (G, W * T, H * d).
+        """
+        keys, values = self.remember(layer, k, v)  # (G, H, columns * W, d)
+        library = kernels.library_for(q) if self._written == 1 else None
+        if library is None:
+            return merge_heads(attend(q, keys, values, bias=self.past_bias)[0])
+        places = (self._longest, self.width)
+        return kernels.attend_cached(
+            library,
+            q,
+            keys.unflatten(2, places),
+            values.unflatten(2, places),
+            1 / math.sqrt(q.shape[-1]),
+            origins=self._origins[:, :, self._first :] if self.width > 1 else None,
+            starts=self._starts,
+        )
+
+    def attend_memory(self, layer: int, q: Tensor) -> Tensor:
+        """Let each query attend its group's source.
+
+        Shape: q (G, H, W * T, d); returns (G, W * T, H * d).
+        """
+        keys, values, bias = self.memory_of(layer)
+        library = kernels.library_for(q)
+        if library is None:
+            return merge_heads(attend(q, keys, values, bias=bias)[0])
+        keys, values = keys.unsqueeze(3), values.unsqueeze(3)  # one place a column
+        bias = None if bias is None else bias[:, 0, 0]
+        return kernels.attend_cached(library, q, keys, values, 1 / math.sqrt(q.shape[-1]), bias=bias)
 
     def forget_after(self, positions: Tensor) -> None:
         """Set each row back to a position: what was stored from there on is forgotten."""
@@ -171,13 +225,11 @@ class DecoderState:
         """The first column that any row needs."""
         return self._end - self._longest
 
-    def _find_past_bias(self, positions: Tensor) -> Tensor | None:
-        """What keeps each new token from all but its own row's past. Shape: positions (G, W * T)."""
-        ragged = min(self._lengths, default=0) != self._longest
-        if self.width == 1 and self._written == 1 and not ragged:
+    def _find_past_bias(self) -> Tensor | None:
+        if self.width == 1 and self._written == 1 and self._starts is None:
             return None
-        columns = torch.arange(self._longest, device=self.cache.device) - self._longest  # the newest is -1
-        starts = -torch.tensor(self._lengths, device=self.cache.device)
+        columns = torch.arange(self._longest, device=self.cache.device)
+        starts = columns.new_zeros(self.groups) if self._starts is None else self._starts
         allowed = columns >= starts[:, None, None]  # (G, 1, columns)
         if self.width > 1:
             places = torch.arange(self.width, device=self.cache.device)
@@ -185,7 +237,7 @@ class DecoderState:
             # (G, W, columns, W): in whose place the row's past lies.
             allowed = (allowed[..., None] & (origins == places)).flatten(2)
         else:
-            allowed = allowed & (columns - starts[:, None, None] <= positions[:, :, None])  # (G, T, columns)
+            allowed = allowed & (columns - starts[:, None, None] <= self._positions[:, :, None])  # (G, T, columns)
         return additive(allowed, self.cache.dtype)[:, None]
 
     def _make_room(self, num_tokens: int) -> None:

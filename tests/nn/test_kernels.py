@@ -1,0 +1,164 @@
+"""The compiled kernels against the same arithmetic in plain operations, and what happens where they cannot be had."""
+
+import ctypes
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from zhuyi.nn import kernels
+from zhuyi.nn.attention import attend, merge_heads
+from zhuyi.nn.state import DecoderState
+
+
+@pytest.fixture(autouse=True)
+def without_gradients():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def library() -> ctypes.CDLL:
+    found = kernels.library_for(torch.empty(1))
+    if found is None:
+        pytest.skip(f"no compiled kernels here: {kernels.status()}")
+    return found
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(shape)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 6, 13])
+@pytest.mark.parametrize(("d_in", "d_out"), [(1, 1), (5, 17), (64, 64), (70, 65), (130, 200)])
+def test_product_is_exact_in_integers(library: ctypes.CDLL, rows: int, d_in: int, d_out: int) -> None:
+    weight = torch.randint(-127, 128, (d_out, d_in), dtype=torch.int8)
+    scales, bias = torch.rand(d_out) + 0.5, draw(d_out)
+    x = torch.randint(-127, 128, (rows, d_in)).float()
+    x[:, 0] = 127  # so that each row is its own quantisation
+    expected = x.double() @ weight.double().T * scales + bias
+    found = kernels.Int8Weights(weight, scales, bias).product(library, x)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-4)
+    found = kernels.Int8Weights(weight, scales, None).product(library, x)
+    torch.testing.assert_close(found.double(), expected - bias, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 37, 64])
+def test_rows_are_quantised_alike_by_both(library: ctypes.CDLL, width: int) -> None:
+    x = draw(4, 3, width) * 10 ** draw(4, 3, 1)
+    x[1, 1] = 0
+    for ours, plain in zip(kernels.quantized_rows(library, x), kernels.quantize_rows(x), strict=True):
+        assert torch.equal(ours, plain)
+    int8, peaks = kernels.quantize_rows(x)
+    torch.testing.assert_close(int8 * peaks / 127, x, rtol=0, atol=float(peaks.max()) / 254 * 1.001)
+    assert int(int8.abs().max()) == 127
+
+
+def test_scaling_rows_is_its_formula(library: ctypes.CDLL) -> None:
+    y, peaks, bias = draw(3, 2, 21), draw(3, 2, 1), draw(21)
+    torch.testing.assert_close(kernels.scale_rows(library, y.clone(), peaks, bias), y * peaks + bias)
+    torch.testing.assert_close(kernels.scale_rows(library, y.clone(), peaks, None), y * peaks)
+
+
+@pytest.mark.parametrize("width", [2, 16, 30, 100])
+def test_add_norm_is_the_norm_of_the_sum(library: ctypes.CDLL, width: int) -> None:
+    x, y, weight, bias = draw(2, 3, width), draw(2, 3, width), draw(width), draw(width)
+    expected = torch.nn.functional.layer_norm(x + y, (width,), weight, bias, 1e-5)
+    found = kernels.add_norm(library, x, y.transpose(0, 1).contiguous().transpose(0, 1), weight, bias, 1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("head_dim", [5, 16, 33])
+def test_attention_is_attend(library: ctypes.CDLL, rows: int, head_dim: int) -> None:
+    projected = draw(4, rows, 3 * 2 * head_dim)
+    q = projected.chunk(3, dim=-1)[1].unflatten(-1, (2, head_dim)).transpose(1, 2)  # a view, as projections are
+    keys, values = draw(2, 4, 2, 7, head_dim)
+    mask = torch.arange(7) < torch.tensor([7, 1, 3, 6])[:, None]
+    bias = torch.zeros(4, 7).masked_fill(~mask, torch.finfo(torch.float32).min)
+    expected = merge_heads(attend(q, keys, values, mask=mask[:, None, None])[0])
+    scale = head_dim**-0.5
+    found = kernels.attend_cached(library, q, keys.unsqueeze(3), values.unsqueeze(3), scale, bias=bias)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    # The columns that are left out first instead of last.
+    keys, values, mask = keys.flip(2), values.flip(2), mask.flip(1)
+    starts = torch.tensor([0, 6, 4, 1], dtype=torch.int32)
+    found = kernels.attend_cached(library, q, keys.unsqueeze(3), values.unsqueeze(3), scale, starts=starts)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_state_gives_the_same_with_and_without(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beams that change places, leave and join, in both."""
+    outputs = []
+    for found in (library, None):
+        monkeypatch.setattr(kernels, "_load", lambda found=found: (found, ""))
+        outputs.append(play())
+    assert len(outputs[0]) == 60
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-5)
+
+
+def play() -> list[Tensor]:
+    """What a state's rows attend, step by step; the same calls and numbers each time."""
+    generator = torch.Generator().manual_seed(3)
+
+    def state(groups: int) -> DecoderState:
+        real = torch.arange(6) < torch.randint(1, 7, (groups, 1), generator=generator)
+        memory = torch.randn(1, 2, groups, 2, 6, 5, generator=generator)
+        return DecoderState(torch.zeros(1, 2, groups, 2, 0, 1, 5), memory, real)
+
+    outputs = []
+    playing = state(4)
+    for step in range(30):
+        groups, width = playing.groups, playing.width
+        playing.begin(1)
+        q, k, v = torch.randn(3, groups, width, 2, 5, generator=generator).transpose(2, 3)
+        outputs += [playing.attend_past(0, q, k, v), playing.attend_memory(0, q)]
+        if step == 4:
+            playing = playing.select(torch.arange(groups).repeat_interleave(3))
+        elif step > 4:
+            places = torch.randint(0, 3, (groups, 3), generator=generator)
+            kept = torch.tensor([0, 3, 2] if step == 9 else list(range(groups)))
+            playing = playing.select((kept[:, None] * 3 + places[kept]).flatten())
+        if step in (2, 11):
+            other = state(2)
+            playing = playing.join(other if step == 2 else other.select(torch.arange(2).repeat_interleave(3)))
+    return outputs
+
+
+def test_gradients_and_other_types_take_the_plain_way(library: ctypes.CDLL) -> None:
+    assert kernels.library_for(torch.empty(1, dtype=torch.bfloat16)) is None
+    with torch.inference_mode(False), torch.enable_grad():
+        assert kernels.library_for(torch.empty(1)) is None
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache folder, and nothing loaded yet."""
+    if not kernels.has_instructions():
+        pytest.skip("this processor has no AVX512-VNNI")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("ZHUYI_KERNELS", raising=False)
+    return tmp_path / "zhuyi"
+
+
+def test_compiled_once_into_the_users_cache(library: ctypes.CDLL, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, line = kernels._load.__wrapped__()
+    assert found is not None
+    assert str(fresh) in line
+    assert [path.suffix for path in fresh.iterdir()] == [".so"]
+    monkeypatch.setattr(kernels, "_compile", None)  # not called again
+    assert kernels._load.__wrapped__()[0] is not None
+
+
+def test_without_a_compiler_torch_does_it(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "/bin/false")
+    found, line = kernels._load.__wrapped__()
+    assert found is None
+    assert "cannot be compiled" in line
+    assert not list(fresh.iterdir())
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", "")
+    assert kernels._load.__wrapped__() == (None, "no C compiler")
+    monkeypatch.setenv("ZHUYI_KERNELS", "0")
+    assert kernels._load.__wrapped__()[0] is None
