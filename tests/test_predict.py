@@ -101,7 +101,7 @@ def test_what_the_model_does_not_reach_is_refused(translator: Translator) -> Non
 
 
 def test_other_precisions_and_beams_are_refused(run: Path, translator: Translator) -> None:
-    with pytest.raises(InputError, match="float32 or bfloat16"):
+    with pytest.raises(InputError, match="choose auto, float32, bfloat16 or int8"):
         zhuyi.load(run, precision="float8")
     with pytest.raises(InputError, match="beam"):
         translator.translate(["一。"], beam=0)
