@@ -199,6 +199,19 @@ def attention(
 
 
 @app.command()
+def export(
+    run: Run,
+    to: Annotated[str, typer.Option(help="hf (Hugging Face transformers) or ctranslate2.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; a new one.")],
+) -> None:
+    """Write a run as a model folder of another library; its README says how to use it and what is not carried."""
+    from zhuyi.interop import export as write_folder
+
+    write_folder(run, to, out)
+    typer.echo(str(out))
+
+
+@app.command()
 def info(
     run: Annotated[str | None, typer.Argument(help="A run or shipped model; all shipped ones otherwise.")] = None,
 ) -> None:
@@ -227,19 +240,6 @@ def typer_echo_error(message: str) -> None:
 
 
 def _columns(text: str) -> tuple[int, int]:
-@app.command()
-def export(
-    run: Run,
-    to: Annotated[str, typer.Option(help="hf (Hugging Face transformers) or ctranslate2.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; a new one.")],
-) -> None:
-    """Write a run as a model folder of another library; its README says how to use it and what is not carried."""
-    from zhuyi.interop import export as write_folder
-
-    write_folder(run, to, out)
-    typer.echo(str(out))
-
-
     parts = text.split(",")
     if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
         raise InputError(f"--columns {text}: expected two column numbers from 1, such as 2,1")
