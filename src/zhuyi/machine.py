@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from zhuyi.nn import kernels
-
 
 def num_cores() -> int:
     """The cores this process may run on."""
@@ -47,6 +45,13 @@ def has_bfloat16_instructions() -> bool:
     )
 
 
+def has_int8_instructions() -> bool:
+    """Whether this processor multiplies int8 in hardware, wide and exactly (AVX512-VNNI)."""
+    return platform.machine().lower() in ("x86_64", "amd64") and bool(
+        torch.cpu._is_avx512_supported() and torch.cpu._is_vnni_supported()
+    )
+
+
 def choose_precision(device: torch.device) -> str:
     """`bfloat16` where the hardware multiplies faster in it than in float32, else `float32`."""
     if device.type == "cuda":
@@ -56,27 +61,6 @@ def choose_precision(device: torch.device) -> str:
 
 def choose_translation_precision(device: torch.device) -> str:
     """The fastest precision to translate in: `int8` where the processor multiplies it, else as for training."""
-    if device.type == "cpu" and kernels.has_instructions():
+    if device.type == "cpu" and has_int8_instructions():
         return "int8"
     return choose_precision(device)
-
-
-def describe() -> dict[str, Any]:
-    """What `zhuyi doctor` says of the machine."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    device = torch.device("cuda" if gpus else "cpu")
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "processor": platform.machine(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16_instructions": has_bfloat16_instructions(),
-        "cores": num_cores(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(memory_gib(), 1),
-        "gpus": gpus,
-        "device": str(device),
-        "training_precision": choose_precision(device),
-        "translation_precision": choose_translation_precision(device),
-        "compiled_kernels": kernels.status(),
-    }

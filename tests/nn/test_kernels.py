@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from zhuyi.machine import has_int8_instructions
 from zhuyi.nn import kernels
 from zhuyi.nn.attention import attend, merge_heads
 from zhuyi.nn.state import DecoderState
@@ -135,7 +136,7 @@ def test_gradients_and_other_types_take_the_plain_way(library: ctypes.CDLL) -> N
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache folder, and nothing loaded yet."""
-    if not kernels.has_instructions():
+    if not has_int8_instructions():
         pytest.skip("this processor has no AVX512-VNNI")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("ZHUYI_KERNELS", raising=False)

@@ -35,7 +35,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         case "torch":
             monkeypatch.setattr(kernels, "_load", lambda: (None, ""))
         case "integers":
-            monkeypatch.setattr(kernels, "has_instructions", lambda: False)
+            monkeypatch.setattr(module, "has_int8_instructions", lambda: False)
     return str(request.param)
 
 

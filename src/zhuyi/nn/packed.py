@@ -6,6 +6,7 @@ torch's kernels for this are an older interface, so they are called in this file
 import torch
 from torch import Tensor, nn
 
+from zhuyi.machine import has_int8_instructions
 from zhuyi.nn import kernels
 from zhuyi.nn.embeddings import OutputProjection
 from zhuyi.nn.linear import Linear
@@ -50,7 +51,7 @@ class Int8Linear(nn.Module):
         self.bias = None if bias is None else bias.float().contiguous()
         self.zeros = torch.zeros(self.d_out, dtype=torch.long)
         # Without these instructions oneDNN halves the weights' precision; then torch's own integer product serves.
-        exact = kernels.has_instructions()
+        exact = has_int8_instructions()
         self.for_many = torch.ops.onednn.qlinear_prepack(int8, None) if exact else int8.T
         self.for_few = kernels.Int8Weights(int8, self.scales, self.bias) if exact else None
 

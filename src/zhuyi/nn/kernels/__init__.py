@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zhuyi.machine import has_int8_instructions
+
 SOURCE = Path(__file__).with_name("kernels.c")
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _P, _L = (_POINTER,), (_LONG,)
@@ -45,8 +47,8 @@ def status() -> str:
 def _load() -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get("ZHUYI_KERNELS") == "0":
         return None, "off (ZHUYI_KERNELS=0)"
-    if not has_instructions():
-        return None, "no AVX512-VNNI"
+    if not has_int8_instructions() or platform.system() != "Linux":
+        return None, "not for this processor and system (AVX512-VNNI, Linux)"
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
     if compiler is None:
         return None, "no C compiler"
@@ -61,15 +63,6 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
     return library, f"compiled ({path})"
-
-
-def has_instructions() -> bool:
-    """Whether this processor has what the kernels are written in."""
-    return (
-        platform.system() == "Linux"
-        and platform.machine() in ("x86_64", "AMD64")
-        and bool(torch.cpu._is_avx512_supported() and torch.cpu._is_vnni_supported())
-    )
 
 
 def _cache_folder() -> Path:
