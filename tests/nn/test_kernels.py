@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zhuyi.machine import has_int8_instructions
 from zhuyi.nn import kernels
-from zhuyi.nn.attention import attend, merge_heads
+from zhuyi.nn.attention import attend, merge_heads, split_heads
 from zhuyi.nn.state import DecoderState
 
 
@@ -70,22 +70,20 @@ def test_add_norm_is_the_norm_of_the_sum(library: ctypes.CDLL, width: int) -> No
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("head_dim", [5, 16, 33])
-def test_attention_is_attend(library: ctypes.CDLL, rows: int, head_dim: int) -> None:
-    projected = draw(4, rows, 3 * 2 * head_dim)
-    q = projected.chunk(3, dim=-1)[1].unflatten(-1, (2, head_dim)).transpose(1, 2)  # a view, as projections are
-    keys, values = draw(2, 4, 2, 7, head_dim)
-    mask = torch.arange(7) < torch.tensor([7, 1, 3, 6])[:, None]
-    bias = torch.zeros(4, 7).masked_fill(~mask, torch.finfo(torch.float32).min)
-    expected = merge_heads(attend(q, keys, values, mask=mask[:, None, None])[0])
-    scale = head_dim**-0.5
-    found = kernels.attend_cached(library, q, keys.unsqueeze(3), values.unsqueeze(3), scale, bias=bias)
+@pytest.mark.parametrize("columns", [1, 7, 40])
+def test_attention_is_attend(library: ctypes.CDLL, width: int, head_dim: int, columns: int) -> None:
+    q, cache = draw(4, width, 2 * head_dim), 3 * draw(2, 2, 4, 2, columns, 1, head_dim)
+    mask = torch.arange(columns) < torch.randint(1, columns + 1, (4, 1))
+    bias = torch.zeros(4, columns).masked_fill(~mask, torch.finfo(torch.float32).min)
+    keys, values = cache[1, :, :, :, :, 0]
+    expected = merge_heads(attend(split_heads(q, 2), keys, values, mask=mask[:, None, None])[0])
+    found = kernels.Cached(cache, width, bias=bias).attend(library, 1, q)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     # The columns that are left out first instead of last.
-    keys, values, mask = keys.flip(2), values.flip(2), mask.flip(1)
-    starts = torch.tensor([0, 6, 4, 1], dtype=torch.int32)
-    found = kernels.attend_cached(library, q, keys.unsqueeze(3), values.unsqueeze(3), scale, starts=starts)
+    starts = columns - mask.sum(dim=1, dtype=torch.int32)
+    found = kernels.Cached(cache.flip(4).contiguous(), width, starts=starts).attend(library, 1, q)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -113,8 +111,8 @@ def play() -> list[Tensor]:
     for step in range(30):
         groups, width = playing.groups, playing.width
         playing.begin(1)
-        q, k, v = torch.randn(3, groups, width, 2, 5, generator=generator).transpose(2, 3)
-        outputs += [playing.attend_past(0, q, k, v), playing.attend_memory(0, q)]
+        qkv = torch.randn(groups, width, 3 * 2 * 5, generator=generator)
+        outputs += [playing.attend_past(0, qkv), playing.attend_memory(0, qkv[..., :10].contiguous())]
         if step == 4:
             playing = playing.select(torch.arange(groups).repeat_interleave(3))
         elif step > 4:

@@ -183,10 +183,6 @@ class CrossAttention(nn.Module):
         self.w_kv = Linear(d_model, 2 * num_heads * head_dim, bias=bias, matrices=2)
         self.w_o = Linear(num_heads * head_dim, d_model, bias=bias)
 
-    def queries(self, x: Tensor) -> Tensor:
-        """Shape: x (B, T, D); returns (B, H, T, d)."""
-        return split_heads(self.w_q(x), self.num_heads)
-
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's output.
 
@@ -199,7 +195,8 @@ class CrossAttention(nn.Module):
         self, x: Tensor, memory: Tensor, mask: Tensor | None = None, *, maps: Maps | None = None, name: str = ""
     ) -> Tensor:
         k, v = self.project_memory(memory)  # (B, H, S, d)
-        return _multi_head(self, self.queries(x), k, v, mask, False, maps, name)
+        q = split_heads(self.w_q(x), self.num_heads)  # (B, H, T, d)
+        return _multi_head(self, q, k, v, mask, False, maps, name)
 
 
 def _multi_head(

@@ -103,10 +103,10 @@ class DecoderLayer(nn.Module):
         """
 
         def self_attention(y: Tensor) -> Tensor:
-            return self.self_attention.w_o(state.attend_past(layer, *self.self_attention.project(y)))
+            return self.self_attention.w_o(state.attend_past(layer, self.self_attention.w_qkv(y)))
 
         def cross_attention(y: Tensor) -> Tensor:
-            return self.cross_attention.w_o(state.attend_memory(layer, self.cross_attention.queries(y)))
+            return self.cross_attention.w_o(state.attend_memory(layer, self.cross_attention.w_q(y)))
 
         x = self.self_residual(x, self_attention)
         x = self.cross_residual(x, cross_attention)

@@ -1,6 +1,5 @@
 """What a Transformer decoder remembers between steps: keys and values of the past, a position a row, the memory."""
 
-import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zhuyi.nn import kernels
-from zhuyi.nn.attention import attend, merge_heads
+from zhuyi.nn.attention import attend, merge_heads, split_heads
 from zhuyi.nn.masks import additive
 
 CAPACITY_BLOCK = 16  # the cache grows by blocks, to twice what is needed: few copies, whatever the length
@@ -35,7 +34,9 @@ class DecoderState:
         self.memory = memory
         self._positions = torch.empty(0)  # of the running step's tokens
         self._starts: Tensor | None = None  # of each group the first of the columns that anyone needs; None: all 0
+        # Found when a step's first layer asks for them.
         self._past_bias: tuple[Tensor | None] | None = None
+        self._cached: kernels.Cached | None = None
         self._lengths = [0] * cache.shape[2]  # of each group: how many tokens its rows have consumed
         self._origins = torch.zeros(cache.shape[2], 1, 0, dtype=torch.uint8, device=cache.device)  # (G.., W, C)
         self._end = 0  # the column to be written next
@@ -43,6 +44,7 @@ class DecoderState:
         self._memory_mask = None if memory is None else _explicit(memory_mask, memory)
         self._memory_columns = 0
         self._memory_bias: Tensor | None = None
+        self._cached_memory: tuple[int, kernels.Cached] | None = None  # for so many queries a group
         self._note_memory()
 
     @property
@@ -87,7 +89,7 @@ class DecoderState:
             if ragged
             else None
         )
-        self._past_bias = None
+        self._past_bias = self._cached = None
         return self._positions
 
     @property
@@ -123,38 +125,37 @@ class DecoderState:
         keys, values = self.memory[layer, :, : self.groups, :, : self._memory_columns]
         return keys, values, self._memory_bias
 
-    def attend_past(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend_past(self, layer: int, qkv: Tensor) -> Tensor:
         """Store a layer's new keys and values, and let each query attend its own row's past and itself.
 
-        Shape: q, k, v (G, H, W * T, d); returns the heads side by side, (G, W * T, H * d).
+        Shape: qkv (G, W * T, 3 * H * d); returns the heads side by side, (G, W * T, H * d).
         """
+        library = kernels.library_for(qkv) if self._written == 1 else None
+        if library is not None:
+            if self._cached is None:
+                past = self.cache[:, :, : self.groups, :, self._first : self._end]
+                origins = self._origins[:, :, self._first :] if self.width > 1 else None
+                self._cached = kernels.Cached(past, self.width, origins, self._starts)
+            return self._cached.attend_past(library, layer, qkv)
+        q, k, v = (split_heads(x, self.cache.shape[3]) for x in qkv.chunk(3, dim=-1))  # (G, H, W * T, d)
         keys, values = self.remember(layer, k, v)  # (G, H, columns * W, d)
-        library = kernels.library_for(q) if self._written == 1 else None
-        if library is None:
-            return merge_heads(attend(q, keys, values, bias=self.past_bias)[0])
-        places = (self._longest, self.width)
-        return kernels.attend_cached(
-            library,
-            q,
-            keys.unflatten(2, places),
-            values.unflatten(2, places),
-            1 / math.sqrt(q.shape[-1]),
-            origins=self._origins[:, :, self._first :] if self.width > 1 else None,
-            starts=self._starts,
-        )
+        return merge_heads(attend(q, keys, values, bias=self.past_bias)[0])
 
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
         """Let each query attend its group's source.
 
-        Shape: q (G, H, W * T, d); returns (G, W * T, H * d).
+        Shape: q (G, W * T, H * d); returns the same.
         """
-        keys, values, bias = self.memory_of(layer)
+        assert self.memory is not None
         library = kernels.library_for(q)
         if library is None:
-            return merge_heads(attend(q, keys, values, bias=bias)[0])
-        keys, values = keys.unsqueeze(3), values.unsqueeze(3)  # one place a column
-        bias = None if bias is None else bias[:, 0, 0]
-        return kernels.attend_cached(library, q, keys, values, 1 / math.sqrt(q.shape[-1]), bias=bias)
+            keys, values, bias = self.memory_of(layer)
+            return merge_heads(attend(split_heads(q, self.cache.shape[3]), keys, values, bias=bias)[0])
+        if self._cached_memory is None or self._cached_memory[0] != q.shape[1]:
+            memory = self.memory[:, :, : self.groups, :, : self._memory_columns].unsqueeze(5)  # one place a column
+            bias = None if self._memory_bias is None else self._memory_bias[:, 0, 0]
+            self._cached_memory = q.shape[1], kernels.Cached(memory, q.shape[1], bias=bias)
+        return self._cached_memory[1].attend(library, layer, q)
 
     def forget_after(self, positions: Tensor) -> None:
         """Set each row back to a position: what was stored from there on is forgotten."""
@@ -329,6 +330,7 @@ class DecoderState:
         """Derive what changes only with the groups: the columns that any source needs, and their bias."""
         if self.memory is None or self._memory_mask is None:
             return
+        self._cached_memory = None
         mask = self._memory_mask[: self.groups]
         used = mask.any(dim=0).nonzero()
         self.memory[:, 1, : self.groups][:, ~mask.any(dim=1)] = 0.0  # who may attend nothing finds zeros

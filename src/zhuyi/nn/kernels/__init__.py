@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,10 +24,11 @@ SOURCE = Path(__file__).with_name("kernels.c")
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _P, _L = (_POINTER,), (_LONG,)
 _ARGUMENTS = {
-    "int8_linear": _P + 3 * _L + 4 * _P + _L + 3 * _P,
+    "int8_linear": _P + _P + _L + _P,
     "quantize_rows": _P + 2 * _L + 2 * _P,
     "scale_rows": _P + 2 * _L + 2 * _P,
-    "attend_cached": _P + _L + 2 * _P + 8 * _L + _P + 2 * _L + 2 * _P + (_FLOAT,) + _P,
+    "attend_cached": 2 * _P + _L + 3 * _P,
+    "attend_past": 5 * _P,
     "add_norm": 2 * _P + 2 * _L + 2 * _P + (_FLOAT,) + _P,
 }
 
@@ -120,6 +122,12 @@ def scale_rows(library: ctypes.CDLL, y: Tensor, peaks: Tensor, bias: Tensor | No
     return y
 
 
+class _Weights(ctypes.Structure):
+    _fields_: ClassVar = [(name, _LONG) for name in ("k", "k_filled", "n")] + [
+        (name, _POINTER) for name in ("packed", "scales", "offsets", "bias")
+    ]
+
+
 class Int8Weights:
     """Weights in the order in which `int8_linear` reads them.
 
@@ -128,36 +136,25 @@ class Int8Weights:
 
     def __init__(self, int8: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         d_out, d_in = int8.shape
-        filled_out, self._filled_in = -(-d_out // 64) * 64, -(-d_in // 64) * 64
-        filled = int8.new_zeros(filled_out, self._filled_in)
+        filled_out, filled_in = -(-d_out // 64) * 64, -(-d_in // 64) * 64
+        filled = int8.new_zeros(filled_out, filled_in)
         filled[:d_out, :d_in] = int8
-        blocks = filled.view(filled_out // 16, 16, self._filled_in // 4, 4).transpose(1, 2)
-        self._d_out, self._d_in = d_out, d_in
-        self._packed = blocks.contiguous()  # torch's memory begins at multiples of 64 bytes, as the kernel wants
-        self._scales, self._bias = scales, bias
-        self._offsets = 128 * int8.sum(dim=1, dtype=torch.int32)
+        blocks = filled.view(filled_out // 16, 16, filled_in // 4, 4).transpose(1, 2)
+        self._d_in, self._d_out = d_in, d_out
+        # torch's memory begins at multiples of 64 bytes, as the kernel wants.
+        self._tensors = blocks.contiguous(), scales, 128 * int8.sum(dim=1, dtype=torch.int32), bias
+        self._weights = _Weights(d_in, filled_in, d_out, *map(_pointer, self._tensors))
+        self._address = ctypes.addressof(self._weights)
 
     def product(self, library: ctypes.CDLL, x: Tensor) -> Tensor:
         """Shape: x (..., K), contiguous; returns (..., N)."""
-        rows = x.numel() // self._d_in
         y = torch.empty(*x.shape[:-1], self._d_out)
-        room = torch.empty(rows * (self._filled_in + 4), dtype=torch.uint8)  # quantised rows, then their peaks
-        room_pointer = room.data_ptr()
-        library.int8_linear(
-            x.data_ptr(),
-            rows,
-            self._d_in,
-            self._filled_in,
-            self._packed.data_ptr(),
-            self._scales.data_ptr(),
-            self._offsets.data_ptr(),
-            None if self._bias is None else self._bias.data_ptr(),
-            self._d_out,
-            room_pointer,
-            room_pointer + rows * self._filled_in,
-            y.data_ptr(),
-        )
+        library.int8_linear(self._address, x.data_ptr(), x.numel() // self._d_in, y.data_ptr())
         return y
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
 
 
 def add_norm(library: ctypes.CDLL, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
@@ -180,43 +177,72 @@ def add_norm(library: ctypes.CDLL, x: Tensor, y: Tensor, weight: Tensor, bias: T
     return out
 
 
-def attend_cached(
-    library: ctypes.CDLL,
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    scale: float,
-    origins: Tensor | None = None,
-    starts: Tensor | None = None,
-    bias: Tensor | None = None,
-) -> Tensor:
-    """softmax(q k^T * scale + bias) v of single queries, where query w attends column c at place origins[g, w, c].
+class _Cached(ctypes.Structure):
+    _fields_: ClassVar = [
+        *((name, _LONG) for name in ("groups", "heads", "width", "d")),
+        *((name, _LONG) for name in ("group_stride", "head_stride", "columns", "places")),
+        ("origins", _POINTER),
+        *((name, _LONG) for name in ("origins_group", "origins_row")),
+        *((name, _POINTER) for name in ("starts", "bias")),
+        ("scale", _FLOAT),
+    ]
 
-    Shape:  q (G, H, W, d), a view of rows of projections; keys, values (G, H, C, P, d); origins (G, W, C) bytes; starts
-            (G,) int32, the first column that a group's queries attend; bias (G, C). Returns (G, W, H * d).
+
+class Cached:
+    """Every layer's keys and values, and which of them each query attends: what a step's calls have in common.
+
+    Query w of group g attends column c at place origins[g, w, c].
+
+    Args:   cache: (L, 2, G, H, C, P, d), a view; a layer's keys, then its values.
+            width: W, queries a group.
+            origins: (G, W, C) bytes; None: place 0.
+            starts: (G,) int32, the first column that a group's queries attend; None: 0.
+            bias: (G, C), added to the logits.
     """
-    groups, heads, width, head_dim = q.shape
-    columns, places = keys.shape[2:4]
-    out = torch.empty(groups, width, heads * head_dim)
-    library.attend_cached(
-        q.data_ptr(),
-        q.stride(0) // width,  # between rows; a dimension of one says nothing
-        keys.data_ptr(),
-        values.data_ptr(),
-        keys.stride(0),
-        keys.stride(1),
-        groups,
-        heads,
-        width,
-        columns,
-        places,
-        head_dim,
-        None if origins is None else origins.data_ptr(),
-        0 if origins is None else origins.stride(0),
-        0 if origins is None else origins.stride(1),
-        None if starts is None else starts.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        scale,
-        out.data_ptr(),
-    )
-    return out
+
+    def __init__(
+        self,
+        cache: Tensor,
+        width: int,
+        origins: Tensor | None = None,
+        starts: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> None:
+        groups, heads, columns, places, head_dim = cache.shape[2:]
+        self._kept = cache, origins, starts, bias  # what is pointed at
+        self._out = groups, width, heads * head_dim
+        self._start = cache.data_ptr()
+        self._layer, self._part = (4 * stride for stride in cache.stride()[:2])
+        self._cached = _Cached(
+            groups,
+            heads,
+            width,
+            head_dim,
+            *cache.stride()[2:4],
+            columns,
+            places,
+            _pointer(origins),
+            *((0, 0) if origins is None else origins.stride()[:2]),
+            _pointer(starts),
+            _pointer(bias),
+            head_dim**-0.5,
+        )
+        self._address = ctypes.addressof(self._cached)
+
+    def attend(self, library: ctypes.CDLL, layer: int, q: Tensor) -> Tensor:
+        """Let queries attend a layer.
+
+        Shape: q (G, W, H * d), contiguous; returns the same.
+        """
+        out, keys = torch.empty(self._out), self._start + layer * self._layer
+        library.attend_cached(self._address, q.data_ptr(), self._out[2], keys, keys + self._part, out.data_ptr())
+        return out
+
+    def attend_past(self, library: ctypes.CDLL, layer: int, qkv: Tensor) -> Tensor:
+        """Write each row's key and value to its own place in the last column, then let it attend.
+
+        Shape: qkv (G, W, 3 * H * d), contiguous; returns (G, W, H * d).
+        """
+        out, keys = torch.empty(self._out), self._start + layer * self._layer
+        library.attend_past(self._address, qkv.data_ptr(), keys, keys + self._part, out.data_ptr())
+        return out

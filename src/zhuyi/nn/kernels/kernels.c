@@ -6,6 +6,8 @@
 #include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define BLOCK 16
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -117,12 +119,22 @@ DEFINE_TILE(4, 4)
 DEFINE_TILE(6, 4)
 #define WIDE (4 * BLOCK)
 
-/* x (rows, k) float32, y (rows, n) float32; u and peaks are room for rows * k_filled bytes and rows floats. The blocks
-   of weights are filled up to a multiple of WIDE. */
-void int8_linear(const float *x, long rows, long k, long k_filled, const int8_t *packed, const float *scales,
-                 const int32_t *offsets, const float *bias, long n, uint8_t *u, float *peaks, float *y)
+/* As `Int8Weights` in Python fills it; the blocks of weights are filled up to a multiple of WIDE. */
+struct weights {
+    long k, k_filled, n;
+    const int8_t *packed;
+    const float *scales;
+    const int32_t *offsets; /* 128 * sum_k w[n][k] */
+    const float *bias;      /* or null */
+};
+
+/* x (rows, k) float32, y (rows, n) float32. */
+void int8_linear(const struct weights *weights, const float *x, long rows, float *y)
 {
-#pragma omp parallel
+    const long k = weights->k, k_filled = weights->k_filled, n = weights->n;
+    uint8_t *u = malloc(rows * (k_filled + sizeof(float)));
+    float *peaks = (float *)(u + rows * k_filled);
+#pragma omp parallel if (rows * k * n > 32768)
     {
 #pragma omp for schedule(static)
         for (long r = 0; r < rows; r++) {
@@ -132,14 +144,14 @@ void int8_linear(const float *x, long rows, long k, long k_filled, const int8_t 
 #pragma omp for schedule(static)
         for (long c = 0; c < (n + WIDE - 1) / WIDE; c++) {
             long first = c * WIDE, width = MIN(WIDE, n - first);
-            const int8_t *w = packed + first * k_filled;
-            const float *b = bias ? bias + first : 0;
+            const int8_t *w = weights->packed + first * k_filled;
+            const float *bias = weights->bias ? weights->bias + first : 0;
             for (long r = 0; r < rows;) {
                 long left = rows - r;
 #define TILE(ROWS)                                                                                                     \
     {                                                                                                                  \
-        tile_##ROWS(u + r * k_filled, k_filled, w, scales + first, offsets + first, b, width, peaks + r,               \
-                    y + r * n + first, n);                                                                             \
+        tile_##ROWS(u + r * k_filled, k_filled, w, weights->scales + first, weights->offsets + first, bias, width,     \
+                    peaks + r, y + r * n + first, n);                                                                  \
         r += ROWS;                                                                                                     \
     }
                 if (left >= 6)
@@ -153,6 +165,7 @@ void int8_linear(const float *x, long rows, long k, long k_filled, const int8_t 
             }
         }
     }
+    free(u);
 }
 
 static float dot(const float *a, const float *b, long d)
@@ -165,48 +178,96 @@ static float dot(const float *a, const float *b, long d)
     return _mm512_reduce_add_ps(sum);
 }
 
-/* Attention of single queries over a cache. Query w of group g attends, head by head, the columns from starts[g] on (all
-   where starts is null); its key in column c is that of place origins[g][w][c] (of place 0 where origins is null).
-   bias (groups, columns) is added to the logits.
-
-   q (groups, width, heads, d) with q_stride between rows; keys and values (groups, heads, columns, places, d), each with
-   strides of its own between groups and heads and d between neighbours; out (groups, width, heads, d). */
-void attend_cached(const float *q, long q_stride, const float *keys, const float *values, long group_stride,
-                   long head_stride, long groups, long heads, long width, long columns, long places, long d,
-                   const uint8_t *origins, long origins_group, long origins_row, const int32_t *starts,
-                   const float *bias, float scale, float *out)
+/* e^x for x <= 0, to one part in ten million: 2^n times a polynomial of the rest. */
+static __m512 exp_of(__m512 x)
 {
-#pragma omp parallel for collapse(2) schedule(static) if (groups * heads * width * columns * d > 32768)
-    for (long g = 0; g < groups; g++)
-        for (long h = 0; h < heads; h++) {
-            const float *k = keys + g * group_stride + h * head_stride;
-            const float *v = values + g * group_stride + h * head_stride;
-            long first = starts ? starts[g] : 0;
-            float logits[columns > 0 ? columns : 1];
-            for (long w = 0; w < width; w++) {
-                const uint8_t *from = origins ? origins + g * origins_group + w * origins_row : 0;
-                const float *query = q + (g * width + w) * q_stride + h * d;
-                float *y = out + ((g * width + w) * heads + h) * d;
-                float most = -INFINITY, sum = 0;
-                for (long c = first; c < columns; c++) {
-                    logits[c] = dot(query, k + (c * places + (from ? from[c] : 0)) * d, d) * scale;
-                    if (bias)
-                        logits[c] += bias[g * columns + c];
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+    __m512 rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), rest);
+    static const float coefficients[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                         4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    __m512 y = _mm512_set1_ps(coefficients[0]);
+    for (int i = 1; i < 6; i++)
+        y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(coefficients[i]));
+    y = _mm512_fmadd_ps(y, _mm512_mul_ps(rest, rest), _mm512_add_ps(rest, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(y, n);
+}
+
+/* A cache and who attends what of it. Query w of group g attends, head by head, the columns from starts[g] on (all where
+   starts is null); its key in column c is that of place origins[g][w][c] (of place 0 where origins is null). Keys and
+   values are (groups, heads, columns, places, d), with strides of their own between groups and heads. */
+struct cached {
+    long groups, heads, width, d;
+    long group_stride, head_stride, columns, places;
+    const uint8_t *origins;
+    long origins_group, origins_row;
+    const int32_t *starts;
+    const float *bias; /* (groups, columns), added to the logits, or null */
+    float scale;
+};
+
+/* q (groups, width, heads, d) with q_stride between rows; out (groups, width, heads, d). */
+void attend_cached(const struct cached *cached, const float *q, long q_stride, const float *keys, const float *values,
+                   float *out)
+{
+    const struct cached s = *cached;
+#pragma omp parallel for collapse(2) schedule(static) if (s.groups * s.heads * s.width * s.columns * s.d > 32768)
+    for (long g = 0; g < s.groups; g++)
+        for (long h = 0; h < s.heads; h++) {
+            const float *k = keys + g * s.group_stride + h * s.head_stride;
+            const float *v = values + g * s.group_stride + h * s.head_stride;
+            long first = s.starts ? s.starts[g] : 0;
+            float logits[s.columns + 16];
+            for (long w = 0; w < s.width; w++) {
+                const uint8_t *from = s.origins ? s.origins + g * s.origins_group + w * s.origins_row : 0;
+                const float *query = q + (g * s.width + w) * q_stride + h * s.d;
+                float *y = out + ((g * s.width + w) * s.heads + h) * s.d;
+                float most = -INFINITY;
+                for (long c = first; c < s.columns; c++) {
+                    logits[c] = dot(query, k + (c * s.places + (from ? from[c] : 0)) * s.d, s.d) * s.scale;
+                    if (s.bias)
+                        logits[c] += s.bias[g * s.columns + c];
                     most = logits[c] > most ? logits[c] : most;
                 }
-                for (long c = first; c < columns; c++)
-                    sum += logits[c] = expf(logits[c] - most);
-                for (long i = 0; i < d; i += 16) {
-                    __mmask16 mask = d - i >= 16 ? 0xffff : (1u << (d - i)) - 1;
+                __m512 sums = _mm512_setzero_ps();
+                for (long c = first; c < s.columns; c += 16) {
+                    __mmask16 mask = s.columns - c >= 16 ? 0xffff : (1u << (s.columns - c)) - 1;
+                    __m512 x = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, logits + c), _mm512_set1_ps(most));
+                    x = _mm512_maskz_mov_ps(mask, exp_of(x));
+                    _mm512_storeu_ps(logits + c, x);
+                    sums = _mm512_add_ps(sums, x);
+                }
+                float sum = _mm512_reduce_add_ps(sums);
+                for (long i = 0; i < s.d; i += 16) {
+                    __mmask16 mask = s.d - i >= 16 ? 0xffff : (1u << (s.d - i)) - 1;
                     __m512 total = _mm512_setzero_ps();
-                    for (long c = first; c < columns; c++) {
-                        const float *value = v + (c * places + (from ? from[c] : 0)) * d;
+                    for (long c = first; c < s.columns; c++) {
+                        const float *value = v + (c * s.places + (from ? from[c] : 0)) * s.d;
                         total = _mm512_fmadd_ps(_mm512_set1_ps(logits[c]), _mm512_maskz_loadu_ps(mask, value + i), total);
                     }
                     _mm512_mask_storeu_ps(y + i, mask, _mm512_div_ps(total, _mm512_set1_ps(sum > 0 ? sum : 1)));
                 }
             }
         }
+}
+
+/* One step of self-attention: row w of each group writes its key and value to place w of the newest column, and attends.
+
+   qkv (groups, width, 3, heads, d): queries, keys and values as one projection gives them. */
+void attend_past(const struct cached *cached, const float *qkv, float *keys, float *values, float *out)
+{
+    const struct cached s = *cached;
+    long row = s.heads * s.d, newest = (s.columns - 1) * s.places;
+    for (long g = 0; g < s.groups; g++)
+        for (long w = 0; w < s.width; w++)
+            for (long h = 0; h < s.heads; h++) {
+                const float *k = qkv + (g * s.width + w) * 3 * row + row + h * s.d;
+                long there = g * s.group_stride + h * s.head_stride + (newest + w) * s.d;
+                memcpy(keys + there, k, s.d * sizeof(float));
+                memcpy(values + there, k + row, s.d * sizeof(float));
+            }
+    attend_cached(cached, qkv, 3 * row, keys, values, out);
 }
 
 /* LayerNorm(x + y), row by row. */
