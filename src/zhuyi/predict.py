@@ -17,7 +17,7 @@ from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Rule
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
-from zhuyi.machine import choose_translation_precision
+from zhuyi.machine import choose_translation_precision, keep_freed_memory
 from zhuyi.models import MODELS
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.packed import pack
@@ -206,6 +206,7 @@ def load(name: str | Path, precision: str | None = None, device: str | None = No
             device: `cpu`, `cuda`, ...; a GPU where there is one.
     Raises: InputError: no such run, no weights in it yet, files that are broken or do not belong together.
     """
+    keep_freed_memory()
     folder = find_run(name)
     config = folder.read_config()
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
