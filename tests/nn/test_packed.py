@@ -10,8 +10,7 @@ from torch import Tensor
 
 from zhuyi.models.transformer import Transformer
 from zhuyi.nn import kernels
-from zhuyi.nn import packed as module
-from zhuyi.nn.packed import Bfloat16Linear, Int8Linear, pack
+from zhuyi.nn.packed import Bfloat16Linear, Int8Linear, pack, quantize_rows
 
 
 @pytest.fixture(autouse=True)
@@ -20,22 +19,13 @@ def without_gradients():
         yield
 
 
-WAYS = ("few", "many", "torch", "integers")
-
-
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=["ours", "torch"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the ways that a product may go: both kernels, one without ours, and none of them."""
-    match request.param:
-        case "few" | "many" if kernels.library_for(torch.empty(1)) is None:
-            pytest.skip(f"no compiled kernels here: {kernels.status()}")
-        case "many":
-            monkeypatch.setattr(module, "FEW_ROWS", 0)
-            monkeypatch.setattr(module, "MANY_MULTIPLICATIONS", 0)
-        case "torch":
-            monkeypatch.setattr(kernels, "_load", lambda: (None, ""))
-        case "integers":
-            monkeypatch.setattr(module, "has_int8_instructions", lambda: False)
+    """Both ways that a product may go."""
+    if request.param == "torch":
+        monkeypatch.setattr(kernels, "_load", lambda: (None, ""))
+    elif kernels.library_for(torch.empty(1)) is None:
+        pytest.skip(f"no compiled kernels here: {kernels.status()}")
     return str(request.param)
 
 
@@ -45,8 +35,17 @@ def quantised(x: Tensor) -> Tensor:
     return (x.double() / step.clamp_min(1e-300)).round() * step
 
 
-@pytest.mark.parametrize("rows", [(1,), (9,), (2, 3)])
-@pytest.mark.parametrize(("d_in", "d_out"), [(7, 5), (64, 96)])
+@pytest.mark.parametrize("width", [1, 15, 37])
+def test_a_row_is_rounded_to_steps_of_its_own(width: int) -> None:
+    x = torch.randn(4, 3, width) * 10 ** torch.randn(4, 3, 1)
+    x[1, 1] = 0
+    int8, peaks = quantize_rows(x)
+    assert ((int8 * peaks / 127 - x).abs() <= peaks / 254 * 1.001).all()
+    assert int(int8.abs().max()) == 127
+
+
+@pytest.mark.parametrize("rows", [(1,), (9,), (2, 3), (40,)])
+@pytest.mark.parametrize(("d_in", "d_out"), [(7, 5), (64, 96), (130, 70)])
 def test_int8_is_the_product_of_what_was_rounded(way: str, rows: tuple[int, ...], d_in: int, d_out: int) -> None:
     weight, bias = torch.randn(d_out, d_in) * 10 ** torch.randn(d_out, 1), torch.randn(d_out)
     x = torch.randn(*rows, d_in)

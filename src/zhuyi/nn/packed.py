@@ -6,16 +6,11 @@ torch's kernels for this are an older interface, so they are called in this file
 import torch
 from torch import Tensor, nn
 
-from zhuyi.machine import has_int8_instructions
 from zhuyi.nn import kernels
 from zhuyi.nn.embeddings import OutputProjection
 from zhuyi.nn.linear import Linear
 
 LARGEST = 127
-# Products of more rows than a few, and of so many multiplications, go to oneDNN, which knows the matrix unit of newer
-# processors but takes some 25 us a call, whatever its size; with few rows, reading the weights is what takes the time.
-FEW_ROWS = 8
-MANY_MULTIPLICATIONS = 10_000_000
 
 
 class Bfloat16Linear(nn.Module):
@@ -46,35 +41,28 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = weight.float()
         self.scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST  # (N,)
-        int8 = (weight / self.scales[:, None]).round_().to(torch.int8)
-        self.d_out, self.d_in = weight.shape
+        self.int8 = (weight / self.scales[:, None]).round_().to(torch.int8)
         self.bias = None if bias is None else bias.float().contiguous()
-        self.zeros = torch.zeros(self.d_out, dtype=torch.long)
-        # Without these instructions oneDNN halves the weights' precision; then torch's own integer product serves.
-        exact = has_int8_instructions()
-        self.for_many = torch.ops.onednn.qlinear_prepack(int8, None) if exact else int8.T
-        self.for_few = kernels.Int8Weights(int8, self.scales, self.bias) if exact else None
+        self.packed = kernels.Int8Weights(self.int8, self.scales, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, x = x.numel() // self.d_in, x.contiguous()
         library = kernels.library_for(x)
-        if library is None or self.for_few is None:
-            int8, peaks = kernels.quantize_rows(x)
-            y = self._product(int8).mul_(peaks)
-            return y if self.bias is None else y.add_(self.bias)
-        if rows <= FEW_ROWS or rows * self.d_in * self.d_out < MANY_MULTIPLICATIONS:
-            return self.for_few.product(library, x)
-        int8, peaks = kernels.quantized_rows(library, x)
-        return kernels.scale_rows(library, self._product(int8), peaks, self.bias)
+        if library is not None:
+            return self.packed.product(library, x.contiguous())
+        int8, peaks = quantize_rows(x)
+        sums = torch._int_mm(int8.flatten(0, -2), self.int8.T).unflatten(0, x.shape[:-1])
+        y = sums * (self.scales / LARGEST) * peaks
+        return y if self.bias is None else y.add_(self.bias)
 
-    def _product(self, int8: Tensor) -> Tensor:
-        """Shape: int8 (..., K); returns (..., N) float32, still to be multiplied by the rows' peaks."""
-        if self.for_few is None:
-            sums = torch._int_mm(int8.flatten(0, -2), self.for_many).unflatten(0, int8.shape[:-1])
-            return sums * (self.scales / LARGEST)
-        return torch.ops.onednn.qlinear_pointwise(
-            int8, 1 / LARGEST, 0, self.for_many, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows as signed bytes, and each row's largest number, which stands for 127.
+
+    Shape: x (..., K); returns (..., K) int8 and (..., 1).
+    """
+    peaks = x.abs().amax(dim=-1, keepdim=True)
+    factors = torch.where(peaks > 0, LARGEST / peaks, 0)
+    return (x * factors).round_().to(torch.int8), peaks
 
 
 def pack(model: nn.Module, precision: str) -> nn.Module:

@@ -25,8 +25,6 @@ _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 _P, _L = (_POINTER,), (_LONG,)
 _ARGUMENTS = {
     "int8_linear": _P + _P + _L + _P,
-    "quantize_rows": _P + 2 * _L + 2 * _P,
-    "scale_rows": _P + 2 * _L + 2 * _P,
     "attend_cached": 2 * _P + _L + 3 * _P,
     "attend_past": 5 * _P,
     "add_norm": 2 * _P + 2 * _L + 2 * _P + (_FLOAT,) + _P,
@@ -64,6 +62,8 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     for name, arguments in _ARGUMENTS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
+    if library.has_matrix_unit() and not torch.cpu._init_amx():  # compiled for it, but the system will not lend it
+        return None, "the system does not let this process use the processor's matrix unit"
     return library, f"compiled ({path})"
 
 
@@ -93,35 +93,6 @@ def _compile(compiler: str, path: Path) -> None:
         os.replace(linked, path)
 
 
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows as signed bytes, and each row's largest number, which stands for 127; by torch's operations.
-
-    Shape: x (..., K); returns (..., K) int8 and (..., 1).
-    """
-    peaks = x.abs().amax(dim=-1, keepdim=True)
-    factors = torch.where(peaks > 0, 127 / peaks, 0)
-    return (x * factors).round_().to(torch.int8), peaks
-
-
-def quantized_rows(library: ctypes.CDLL, x: Tensor) -> tuple[Tensor, Tensor]:
-    """As `quantize_rows`, in one pass."""
-    width = x.shape[-1]
-    out, peaks = torch.empty(x.shape, dtype=torch.int8), torch.empty(*x.shape[:-1], 1)
-    library.quantize_rows(x.data_ptr(), x.numel() // width, width, out.data_ptr(), peaks.data_ptr())
-    return out, peaks
-
-
-def scale_rows(library: ctypes.CDLL, y: Tensor, peaks: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply each row by its peak and add the bias, in place.
-
-    Shape: y (..., N), peaks (..., 1), bias (N,).
-    """
-    width = y.shape[-1]
-    pointer = None if bias is None else bias.data_ptr()
-    library.scale_rows(y.data_ptr(), y.numel() // width, width, peaks.data_ptr(), pointer)
-    return y
-
-
 class _Weights(ctypes.Structure):
     _fields_: ClassVar = [(name, _LONG) for name in ("k", "k_filled", "n")] + [
         (name, _POINTER) for name in ("packed", "scales", "offsets", "bias")
@@ -139,7 +110,7 @@ class Int8Weights:
         filled_out, filled_in = -(-d_out // 64) * 64, -(-d_in // 64) * 64
         filled = int8.new_zeros(filled_out, filled_in)
         filled[:d_out, :d_in] = int8
-        blocks = filled.view(filled_out // 16, 16, filled_in // 4, 4).transpose(1, 2)
+        blocks = filled.view(filled_out // 64, 64, filled_in // 4, 4).transpose(1, 2)
         self._d_in, self._d_out = d_in, d_out
         # torch's memory begins at multiples of 64 bytes, as the kernel wants.
         self._tensors = blocks.contiguous(), scales, 128 * int8.sum(dim=1, dtype=torch.int32), bias

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define BLOCK 16
+#define FEW_ROWS 6 /* for no more, the matrix unit has nothing to win */
+#define AHEAD 4096 /* bytes of weights asked for before they are needed */
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 /* Products of a few float rows with int8 weights, for processors with AVX512-VNNI.
@@ -19,8 +21,8 @@
    A row is divided by its own largest number, its peak, and rounded to -127..127; the instruction wants it unsigned, so
    128 is added, and 128 * sum_k w[n][k] taken off again. Sums are exact in int32.
 
-   Weights are packed so that one 64-byte load holds four consecutive k of sixteen n: packed[n / 16][k / 4][n % 16][k % 4].
-   Rows of n and k are filled up with zeros to multiples of 16 and 64. */
+   Weights are packed so that one 64-byte load holds four consecutive k of sixteen n, and a tile of sixty-four n reads
+   memory from front to back: packed[n / 64][k / 4][n % 64][k % 4]. n and k are filled up with zeros to multiples of 64. */
 
 /* The largest magnitude of a row; NaN where the row has one, so that it is not hidden. */
 static float peak_of(const float *x, long k)
@@ -36,46 +38,29 @@ static float peak_of(const float *x, long k)
     return unordered ? NAN : _mm512_reduce_max_ps(most);
 }
 
-/* A row as unsigned bytes (offset 128) or signed ones (offset 0); what fills it up to k_filled is the offset itself. */
-static void quantize_row(const float *x, long k, long k_filled, float peak, int offset, uint8_t *out)
+/* A row as bytes, 128 being zero; it is filled up to k_filled with what is multiplied by zero weights. */
+static void quantize_row(const float *x, long k, long k_filled, float peak, uint8_t *out)
 {
     __m512 factor = _mm512_set1_ps(peak > 0 ? 127.0f / peak : 0.0f);
     for (long i = 0; i < k_filled; i += 16) {
         long left = k - i;
         __mmask16 mask = left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
         __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), factor));
-        rounded = _mm512_add_epi32(rounded, _mm512_set1_epi32(offset));
+        rounded = _mm512_add_epi32(rounded, _mm512_set1_epi32(128));
         _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(rounded));
     }
 }
 
-/* Quantise rows for another kernel: signed bytes, and each row's peak. */
-void quantize_rows(const float *x, long rows, long k, int8_t *out, float *peaks)
+/* Sixteen sums to what they stand for. */
+static inline void finish(__m512i sums, long at, const float *scales, const int32_t *offsets, const float *bias, long n,
+                          float peak, float *y)
 {
-#pragma omp parallel for schedule(static) if (rows * k > 16384)
-    for (long r = 0; r < rows; r++) {
-        peaks[r] = peak_of(x + r * k, k);
-        /* The last sixteen may not run over the row's end into the next one, which another thread writes. */
-        long whole = k / 16 * 16;
-        quantize_row(x + r * k, whole, whole, peaks[r], 0, (uint8_t *)out + r * k);
-        for (long i = whole; i < k; i++)
-            out[r * k + i] = peaks[r] > 0 ? (int8_t)nearbyintf(x[r * k + i] * (127.0f / peaks[r])) : 0;
-    }
-}
-
-/* y[r][n] = y[r][n] * peaks[r] + bias[n], in place. */
-void scale_rows(float *y, long rows, long n, const float *peaks, const float *bias)
-{
-#pragma omp parallel for schedule(static) if (rows * n > 16384)
-    for (long r = 0; r < rows; r++) {
-        __m512 peak = _mm512_set1_ps(peaks[r]);
-        for (long i = 0; i < n; i += 16) {
-            __mmask16 mask = n - i >= 16 ? 0xffff : (1u << (n - i)) - 1;
-            __m512 b = bias ? _mm512_maskz_loadu_ps(mask, bias + i) : _mm512_setzero_ps();
-            __m512 v = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, y + r * n + i), peak, b);
-            _mm512_mask_storeu_ps(y + r * n + i, mask, v);
-        }
-    }
+    __mmask16 mask = n - at >= BLOCK ? 0xffff : (1u << (n - at)) - 1;
+    __m512 v = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_maskz_loadu_epi32(mask, offsets + at)));
+    v = _mm512_mul_ps(v, _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, scales + at), _mm512_set1_ps(peak / 127.0f)));
+    if (bias)
+        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, bias + at));
+    _mm512_mask_storeu_ps(y + at, mask, v);
 }
 
 /* ROWS rows times BLOCKS blocks of sixteen weights, all sums held in registers. */
@@ -88,29 +73,21 @@ void scale_rows(float *y, long rows, long n, const float *peaks, const float *bi
         for (int r = 0; r < ROWS; r++)                                                                                 \
             for (int b = 0; b < BLOCKS; b++)                                                                           \
                 sums[r][b] = _mm512_setzero_si512();                                                                   \
-        long bytes = k_filled * BLOCK;                                                                                 \
         for (long k = 0; k < k_filled; k += 4) {                                                                       \
             __m512i w[BLOCKS];                                                                                         \
-            for (int b = 0; b < BLOCKS; b++)                                                                           \
-                w[b] = _mm512_load_si512(packed + b * bytes + k * BLOCK);                                              \
+            for (int b = 0; b < BLOCKS; b++) {                                                                         \
+                w[b] = _mm512_load_si512(packed + (k * BLOCKS + 4 * b) * BLOCK);                                       \
+                _mm_prefetch(packed + (k * BLOCKS + 4 * b) * BLOCK + AHEAD, _MM_HINT_T0);                              \
+            }                                                                                                          \
             for (int r = 0; r < ROWS; r++) {                                                                           \
                 __m512i four = _mm512_set1_epi32(*(const int32_t *)(u + r * k_filled + k));                            \
                 for (int b = 0; b < BLOCKS; b++)                                                                       \
                     sums[r][b] = _mm512_dpbusd_epi32(sums[r][b], four, w[b]);                                          \
             }                                                                                                          \
         }                                                                                                              \
-        for (int b = 0; b < BLOCKS && b * BLOCK < n; b++) {                                                            \
-            long left = n - b * BLOCK;                                                                                 \
-            __mmask16 mask = left >= BLOCK ? 0xffff : (1u << left) - 1;                                                \
-            __m512 scale = _mm512_maskz_loadu_ps(mask, scales + b * BLOCK);                                            \
-            __m512i offset = _mm512_maskz_loadu_epi32(mask, offsets + b * BLOCK);                                      \
-            __m512 add = bias ? _mm512_maskz_loadu_ps(mask, bias + b * BLOCK) : _mm512_setzero_ps();                   \
-            for (int r = 0; r < ROWS; r++) {                                                                           \
-                __m512 v = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[r][b], offset));                                   \
-                v = _mm512_mul_ps(v, _mm512_mul_ps(scale, _mm512_set1_ps(peaks[r] / 127.0f)));                         \
-                _mm512_mask_storeu_ps(y + r * stride + b * BLOCK, mask, _mm512_add_ps(v, add));                        \
-            }                                                                                                          \
-        }                                                                                                              \
+        for (int r = 0; r < ROWS; r++)                                                                                 \
+            for (int b = 0; b < BLOCKS && b * BLOCK < n; b++)                                                          \
+                finish(sums[r][b], b * BLOCK, scales, offsets, bias, n, peaks[r], y + r * stride);                     \
     }
 
 DEFINE_TILE(1, 4)
@@ -118,6 +95,64 @@ DEFINE_TILE(2, 4)
 DEFINE_TILE(4, 4)
 DEFINE_TILE(6, 4)
 #define WIDE (4 * BLOCK)
+
+#ifdef __AMX_INT8__
+/* The same for up to sixteen rows and WIDE weights at once, by the processor's matrix unit; sixteen rows of u are read. */
+static void matrix_tile(const uint8_t *u, long rows, long k_filled, const int8_t *packed, const float *scales,
+                        const int32_t *offsets, const float *bias, long n, const float *peaks, float *y, long stride)
+{
+    int32_t sums[16][WIDE] __attribute__((aligned(64)));
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (long k = 0; k < k_filled; k += 64) {
+        const int8_t *w = packed + k * WIDE;
+        for (int line = 0; line < 64; line++)
+            _mm_prefetch(w + AHEAD + line * 64, _MM_HINT_T0);
+        _tile_loadd(4, u + k, k_filled);
+        _tile_loadd(5, w, 4 * WIDE);
+        _tile_dpbusd(0, 4, 5);
+        _tile_loadd(6, w + 64, 4 * WIDE);
+        _tile_dpbusd(1, 4, 6);
+        _tile_loadd(7, w + 128, 4 * WIDE);
+        _tile_dpbusd(2, 4, 7);
+        _tile_loadd(5, w + 192, 4 * WIDE);
+        _tile_dpbusd(3, 4, 5);
+    }
+    _tile_stored(0, &sums[0][0], sizeof sums[0]);
+    _tile_stored(1, &sums[0][16], sizeof sums[0]);
+    _tile_stored(2, &sums[0][32], sizeof sums[0]);
+    _tile_stored(3, &sums[0][48], sizeof sums[0]);
+    for (long r = 0; r < rows; r++)
+        for (long b = 0; b < WIDE && b < n; b += BLOCK)
+            finish(_mm512_load_si512(&sums[r][b]), b, scales, offsets, bias, n, peaks[r], y + r * stride);
+}
+
+static void set_tiles(void)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t bytes_a_row[16];
+        uint8_t rows[16];
+    } config = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) {
+        config.bytes_a_row[tile] = 64;
+        config.rows[tile] = 16;
+    }
+    _tile_loadconfig(&config);
+}
+#endif
+
+/* Whether this file's products use the matrix unit, for which the process must have asked the system. */
+int has_matrix_unit(void)
+{
+#ifdef __AMX_INT8__
+    return 1;
+#else
+    return 0;
+#endif
+}
 
 /* As `Int8Weights` in Python fills it; the blocks of weights are filled up to a multiple of WIDE. */
 struct weights {
@@ -132,21 +167,33 @@ struct weights {
 void int8_linear(const struct weights *weights, const float *x, long rows, float *y)
 {
     const long k = weights->k, k_filled = weights->k_filled, n = weights->n;
-    uint8_t *u = malloc(rows * (k_filled + sizeof(float)));
-    float *peaks = (float *)(u + rows * k_filled);
+    const long rows_filled = (rows + 15) / 16 * 16; /* what fills them up is multiplied, and never looked at */
+    uint8_t *u = malloc(rows_filled * (k_filled + sizeof(float)));
+    float *peaks = (float *)(u + rows_filled * k_filled);
 #pragma omp parallel if (rows * k * n > 32768)
     {
 #pragma omp for schedule(static)
         for (long r = 0; r < rows; r++) {
             peaks[r] = peak_of(x + r * k, k);
-            quantize_row(x + r * k, k, k_filled, peaks[r], 128, u + r * k_filled);
+            quantize_row(x + r * k, k, k_filled, peaks[r], u + r * k_filled);
         }
+#ifdef __AMX_INT8__
+        if (rows > FEW_ROWS)
+            set_tiles();
+#endif
 #pragma omp for schedule(static)
         for (long c = 0; c < (n + WIDE - 1) / WIDE; c++) {
             long first = c * WIDE, width = MIN(WIDE, n - first);
             const int8_t *w = weights->packed + first * k_filled;
             const float *bias = weights->bias ? weights->bias + first : 0;
-            for (long r = 0; r < rows;) {
+            long r = 0;
+#ifdef __AMX_INT8__
+            if (rows > FEW_ROWS)
+                for (; r < rows; r += 16)
+                    matrix_tile(u + r * k_filled, MIN(16, rows - r), k_filled, w, weights->scales + first,
+                                weights->offsets + first, bias, width, peaks + r, y + r * n + first, n);
+#endif
+            while (r < rows) {
                 long left = rows - r;
 #define TILE(ROWS)                                                                                                     \
     {                                                                                                                  \
@@ -164,6 +211,10 @@ void int8_linear(const struct weights *weights, const float *x, long rows, float
                     TILE(1)
             }
         }
+#ifdef __AMX_INT8__
+        if (rows > FEW_ROWS)
+            _tile_release();
+#endif
     }
     free(u);
 }
