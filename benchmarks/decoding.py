@@ -79,7 +79,7 @@ def main() -> None:
     """Measure what the command line asks for."""
     arguments = parse_arguments()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    workers = Workers()
+    workers = Workers(threads=1, rest_seconds=0.0) if arguments.quick else Workers()
     found: dict[str, Any] = {"machine": examine(), "versions": report.versions()}
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -124,14 +124,15 @@ def contestants(folder: Path, quick: bool, **more: list[Any]) -> Iterator[Contes
     for precision in PRECISIONS:
         yield Contestant("zhuyi", str(folder / "run"), (("precision", precision),))
     cores = num_cores()
-    splits = dict.fromkeys([f"1x{cores}", f"{cores}x1"])  # translators x threads of each
+    splits = list(dict.fromkeys([f"1x{cores}", f"{cores}x1"]))  # translators x threads of each
+    instructions, types = INSTRUCTIONS, compute_types()
+    if quick:
+        splits, instructions, types = ["1x1"], INSTRUCTIONS[:1], ["float32", "int8"]
     rows = [(("batch_rows", n),) for n in more.get("batch_rows", [])] or [()]
     for dtype, row in product(("float32", "bfloat16"), rows):
         yield Contestant("Hugging Face", str(folder / "hf"), (("dtype", dtype), *row))
     tokens = [(("batch_tokens", n),) for n in more.get("batch_tokens", [])] or [()]
-    for isa, kind, threads, token in product(
-        INSTRUCTIONS[:1] if quick else INSTRUCTIONS, compute_types(), splits, tokens
-    ):
+    for isa, kind, threads, token in product(instructions, types, splits, tokens):
         yield Contestant(
             "CTranslate2",
             str(folder / "ctranslate2"),

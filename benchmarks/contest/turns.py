@@ -54,14 +54,19 @@ class Track:
 
 
 class Workers:
-    """The processes of all contestants; those that differ in their settings alone share one."""
+    """The processes of all contestants; those that differ in their settings alone share one.
 
-    def __init__(self) -> None:
+    Args:   threads: of the tools that have no such setting; None leaves them their own choice.
+    """
+
+    def __init__(self, threads: int | None = None, rest_seconds: float = REST_SECONDS) -> None:
+        self._threads = threads
+        self._rest_seconds = rest_seconds
         self._processes: dict[tuple[Any, ...], subprocess.Popen[str]] = {}
 
     def ask(self, contestant: Contestant, **command: Any) -> dict[str, Any]:
         """Have one work while all others wait."""
-        time.sleep(REST_SECONDS)
+        time.sleep(self._rest_seconds)
         process = self._process(contestant)
         assert process.stdin is not None
         assert process.stdout is not None
@@ -85,17 +90,20 @@ class Workers:
     def _key(self, contestant: Contestant) -> tuple[Any, ...]:
         return contestant.tool, contestant.folder, contestant.environment
 
+    def _environment(self) -> dict[str, str]:
+        """This process's own, without what would keep a tool from taking the cores as it does by itself."""
+        own = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        return own | ({} if self._threads is None else {"OMP_NUM_THREADS": str(self._threads)})
+
     def _process(self, contestant: Contestant) -> "subprocess.Popen[str]":
         key = self._key(contestant)
         if key not in self._processes:
-            # Each tool takes all cores, in its own way.
-            environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
             self._processes[key] = subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("worker.py")), contestant.tool, contestant.folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
-                env=environment | {"TOKENIZERS_PARALLELISM": "true"} | dict(contestant.environment),
+                env=self._environment() | dict(contestant.environment),
             )
         return self._processes[key]
 
