@@ -115,9 +115,12 @@ class Launcher:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(requests) + "\n")
         self._process.stdin.flush()
-        statuses = set(json.loads(self._process.stdout.readline()))
-        if statuses != ({0} if die_at is None else {-9}):
-            raise RuntimeError("\n".join(Path(f"{self._path(rank)}.err").read_text() for rank in range(processes)))
+        statuses = json.loads(self._process.stdout.readline())
+        if set(statuses) != ({0} if die_at is None else {-9}):
+            texts = [Path(f"{self._path(rank)}.err").read_text(encoding="utf-8") for rank in range(processes)]
+            raise RuntimeError(
+                "\n".join(f"status {status}: {text}" for status, text in zip(statuses, texts, strict=True))
+            )
         texts = [Path(f"{self._path(rank)}.out").read_text(encoding="utf-8") for rank in range(processes)]
         return [json.loads(line) for text in texts for line in text.splitlines()]
 

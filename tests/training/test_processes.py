@@ -22,10 +22,11 @@ pytestmark = [
     pytest.mark.timeout(1200),
 ]
 
-# How far a loss may be off after ten steps, of its own size, and a weight.
-PRECISIONS = {"float32": 1e-4, "float64": 1e-10}
+# How far a loss may be off in ten steps, of its own size, and a weight. In bfloat16 gradients are added up in float32,
+# in whatever order: added up in bfloat16, losses would be off by 1e-4.
+PRECISIONS = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 2e-5}
 MOVES = [(2, 1), (1, 2), (4, 2)]
-SLOW_IN_FLOAT32 = ["float64", pytest.param("float32", marks=pytest.mark.slow)]
+IN_FLOAT32 = pytest.param("float32", marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +94,18 @@ def assert_like(ours: RunFolder, theirs: RunFolder, precision: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("processes", "precision"),
-    [(2, "float32"), (2, "float64"), (4, "float64"), pytest.param(4, "float32", marks=pytest.mark.slow)],
+    ("processes", "micro_batches", "precision"),
+    [
+        *((2, 2, precision) for precision in PRECISIONS),
+        (2, 4, "bfloat16"),
+        (4, 4, "float64"),
+        pytest.param(4, 4, "float32", marks=pytest.mark.slow),
+    ],
 )
-def test_several_processes_are_one_that_accumulates(run_of: RunOf, processes: int, precision: str) -> None:
-    assert_like(run_of(precision, 1, processes), run_of(precision, processes, processes), precision)
+def test_several_processes_are_one_that_accumulates(
+    run_of: RunOf, processes: int, micro_batches: int, precision: str
+) -> None:
+    assert_like(run_of(precision, 1, micro_batches), run_of(precision, processes, micro_batches), precision)
 
 
 def killed_and_resumed(
@@ -114,7 +122,7 @@ def killed_and_resumed(
     return run
 
 
-@pytest.mark.parametrize("precision", SLOW_IN_FLOAT32)
+@pytest.mark.parametrize("precision", ["float64", IN_FLOAT32])
 @pytest.mark.parametrize(("before", "after"), MOVES)
 def test_a_killed_run_is_gone_on_with_by_another_number_of_processes(
     launch: Launcher, run_of: RunOf, tmp_path: Path, precision: str, before: int, after: int
@@ -124,7 +132,7 @@ def test_a_killed_run_is_gone_on_with_by_another_number_of_processes(
     assert_like(run_of(precision, 1, max(before, after)), folder, precision)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["float64", "bfloat16", IN_FLOAT32])
 def test_shards_train_as_whole_weights_do(run_of: RunOf, precision: str) -> None:
     """And the checkpoint is of the form that one process writes."""
     one, two = run_of(precision, 1, 2), run_of(precision, 2, 2, "full")
@@ -136,15 +144,6 @@ def test_shards_train_as_whole_weights_do(run_of: RunOf, precision: str) -> None
         }
     for metric in ("valid_loss", "bleu", "chrf"):
         assert one.read_metrics()[-1][metric] == pytest.approx(two.read_metrics()[-1][metric], rel=1e-4)
-
-
-def test_shards_are_in_float32_where_layers_compute_in_bfloat16(run_of: RunOf) -> None:
-    one, two = run_of("bfloat16", 1, 2), run_of("bfloat16", 2, 2, "full")
-    first, second = losses(one), losses(two)
-    assert first[1][0] == pytest.approx(second[1][0], abs=1e-6)
-    assert first[10][0] == pytest.approx(second[10][0], rel=1e-3)
-    saved = two.read_checkpoint(10)
-    assert {tensor.dtype for tensor in (*saved.weights.values(), *saved.optimizer.values())} == {torch.float32}
 
 
 def test_each_process_holds_its_shard_alone(run_of: RunOf) -> None:

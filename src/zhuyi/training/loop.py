@@ -106,8 +106,7 @@ class _Training:
         # What does not fit one device is put together in the machine's memory, and moved as it is cut into shards.
         self.model = build_model(self.config, "cpu" if self.is_sharded else processes.device)
         self._set_weights(checkpoint)
-        self.compute, self.own_loss, self.loss = self._distribute()
-        self.optimizer = MasterAdam(self.model, self.compute, self.settings)
+        self.own_loss, self.loss, self.optimizer = self._distribute()
         if checkpoint:
             self.optimizer.load(checkpoint.optimizer)
         self.batches = self.task.batches("train")
@@ -155,6 +154,8 @@ class _Training:
             with processes.gradients_shared(self.loss, last):
                 loss, nll, count = self.loss(batch)
                 loss.backward()
+            if not last:
+                self.optimizer.add_gradients()
             sums += torch.tensor([float(loss.detach()), float(nll), count], dtype=torch.float64)
         processes.sum(sums)
         rate = self._learning_rate()
@@ -327,18 +328,19 @@ class _Training:
         elif self.settings.init:
             self._take_weights(find_run(self.settings.init))
 
-    def _distribute(self) -> tuple[nn.Module, "_Loss", nn.Module]:
-        """The model that gradients are found on, the loss over it in this process alone and that shared by all."""
-        compute, dtype = self.model, DTYPES[self.settings.precision]
-        if dtype is torch.bfloat16 and not self.is_sharded:
-            # The gradients are found on a copy; the weights themselves stay in float32. (Shards are copied as they are
-            # put together.)
-            compute = copy.deepcopy(self.model).bfloat16()
+    def _distribute(self) -> tuple["_Loss", nn.Module, MasterAdam]:
+        """The loss in this process alone, the loss whose gradients all processes share, and what moves the weights."""
+        dtype = DTYPES[self.settings.precision]
+        # The gradients are found on a copy, and the weights themselves stay in float32. (Shards are copied as they are
+        # put together.)
+        is_copied = dtype is torch.bfloat16 and not self.is_sharded
+        compute = copy.deepcopy(self.model).bfloat16() if is_copied else self.model
         loss = _Loss(self.task, compute, self.settings.label_smoothing)
-        if not self.is_sharded:
-            return compute, loss, self.processes.replicate(loss)
-        shard(loss, self.model, self.processes, dtype)
-        return compute, loss, loss
+        if self.is_sharded:
+            shard(loss, self.model, self.processes, dtype)
+            return loss, loss, MasterAdam(self.model, compute, self.settings)
+        optimizer = MasterAdam(self.model, compute, self.settings)
+        return loss, self.processes.replicate(loss, optimizer.add_last if is_copied else None), optimizer
 
     def _check_shares(self, total: int) -> None:
         """Refuse a number of processes that cannot share the batches of a step evenly."""

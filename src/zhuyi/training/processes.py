@@ -2,6 +2,7 @@
 
 import atexit
 import os
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import cast
@@ -9,6 +10,8 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+Add = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
 
 
 class Processes:
@@ -37,11 +40,17 @@ class Processes:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def replicate(self, module: nn.Module) -> nn.Module:
-        """A module whose gradients are averaged over the processes in each backward pass."""
+    def replicate(self, module: nn.Module, add: Add | None = None) -> nn.Module:
+        """A module whose gradients are averaged over the processes in a backward pass.
+
+        Args:   add: takes parameters and their gradients and gives the sums to average in place of these.
+        """
         if self.count == 1:
             return module
-        return nn.parallel.DistributedDataParallel(module)
+        replica = nn.parallel.DistributedDataParallel(module)
+        if add is not None:
+            replica.register_comm_hook(add, _average_sums)
+        return replica
 
     def gradients_shared(self, module: nn.Module, share: bool) -> AbstractContextManager[None]:
         """Whether backward passes inside average their gradients over the processes; a step's last one must."""
@@ -60,3 +69,18 @@ class Processes:
     def wait(self) -> None:
         if self.count > 1:
             dist.barrier()
+
+
+def _average_sums(add: Add, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """Average, while the backward pass goes on, the sums that a bucket's gradients belong to, and not these."""
+    sums = add(bucket.parameters(), bucket.gradients())
+    flat = torch.cat([each.flatten() for each in sums]).div_(dist.get_world_size())
+
+    def put_back(done: torch.futures.Future[list[Tensor]]) -> Tensor:
+        parts = done.value()[0].split([each.numel() for each in sums])
+        torch._foreach_copy_(sums, [part.view_as(each) for part, each in zip(parts, sums, strict=True)])
+        return bucket.buffer()
+
+    work = dist.all_reduce(flat, async_op=True)
+    assert work is not None
+    return work.get_future().then(put_back)
