@@ -219,14 +219,23 @@ void int8_linear(const struct weights *weights, const float *x, long rows, float
     free(u);
 }
 
-static float dot(const float *a, const float *b, long d)
+static inline __mmask16 first_of(long left)
 {
-    __m512 sum = _mm512_setzero_ps();
+    return left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
+}
+
+/* q times each of four keys, side by side so that none waits for another. */
+static inline void dot_four(const float *q, const float *const k[4], long d, float out[4])
+{
+    __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
     for (long i = 0; i < d; i += 16) {
-        __mmask16 mask = d - i >= 16 ? 0xffff : (1u << (d - i)) - 1;
-        sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, a + i), _mm512_maskz_loadu_ps(mask, b + i), sum);
+        __mmask16 mask = first_of(d - i);
+        __m512 x = _mm512_maskz_loadu_ps(mask, q + i);
+        for (int j = 0; j < 4; j++)
+            sums[j] = _mm512_fmadd_ps(x, _mm512_maskz_loadu_ps(mask, k[j] + i), sums[j]);
     }
-    return _mm512_reduce_add_ps(sum);
+    for (int j = 0; j < 4; j++)
+        out[j] = _mm512_reduce_add_ps(sums[j]);
 }
 
 /* e^x for x <= 0, to one part in ten million: 2^n times a polynomial of the rest. */
@@ -269,14 +278,22 @@ void attend_cached(const struct cached *cached, const float *q, long q_stride, c
             const float *k = keys + g * s.group_stride + h * s.head_stride;
             const float *v = values + g * s.group_stride + h * s.head_stride;
             long first = s.starts ? s.starts[g] : 0;
-            float logits[s.columns + 16];
+            float logits[s.columns + 20];
             for (long w = 0; w < s.width; w++) {
                 const uint8_t *from = s.origins ? s.origins + g * s.origins_group + w * s.origins_row : 0;
                 const float *query = q + (g * s.width + w) * q_stride + h * s.d;
                 float *y = out + ((g * s.width + w) * s.heads + h) * s.d;
                 float most = -INFINITY;
+                for (long c = first; c < s.columns; c += 4) {
+                    const float *four[4];
+                    for (long j = 0; j < 4; j++) {
+                        long at = MIN(c + j, s.columns - 1); /* the last one again where there are no more */
+                        four[j] = k + (at * s.places + (from ? from[at] : 0)) * s.d;
+                    }
+                    dot_four(query, four, s.d, logits + c);
+                }
                 for (long c = first; c < s.columns; c++) {
-                    logits[c] = dot(query, k + (c * s.places + (from ? from[c] : 0)) * s.d, s.d) * s.scale;
+                    logits[c] *= s.scale;
                     if (s.bias)
                         logits[c] += s.bias[g * s.columns + c];
                     most = logits[c] > most ? logits[c] : most;
@@ -290,14 +307,20 @@ void attend_cached(const struct cached *cached, const float *q, long q_stride, c
                     sums = _mm512_add_ps(sums, x);
                 }
                 float sum = _mm512_reduce_add_ps(sums);
-                for (long i = 0; i < s.d; i += 16) {
-                    __mmask16 mask = s.d - i >= 16 ? 0xffff : (1u << (s.d - i)) - 1;
-                    __m512 total = _mm512_setzero_ps();
+                __m512 factor = _mm512_set1_ps(sum > 0 ? 1 / sum : 0);
+                for (long i = 0; i < s.d; i += 64) {
+                    __m512 totals[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                                        _mm512_setzero_ps()};
                     for (long c = first; c < s.columns; c++) {
-                        const float *value = v + (c * s.places + (from ? from[c] : 0)) * s.d;
-                        total = _mm512_fmadd_ps(_mm512_set1_ps(logits[c]), _mm512_maskz_loadu_ps(mask, value + i), total);
+                        const float *value = v + (c * s.places + (from ? from[c] : 0)) * s.d + i;
+                        __m512 weight = _mm512_set1_ps(logits[c]);
+                        for (int j = 0; j < 4; j++)
+                            totals[j] = _mm512_fmadd_ps(
+                                weight, _mm512_maskz_loadu_ps(first_of(s.d - i - 16 * j), value + 16 * j), totals[j]);
                     }
-                    _mm512_mask_storeu_ps(y + i, mask, _mm512_div_ps(total, _mm512_set1_ps(sum > 0 ? sum : 1)));
+                    for (int j = 0; j < 4; j++)
+                        _mm512_mask_storeu_ps(y + i + 16 * j, first_of(s.d - i - 16 * j),
+                                              _mm512_mul_ps(totals[j], factor));
                 }
             }
         }
