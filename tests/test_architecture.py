@@ -22,7 +22,7 @@ LAYERS = (
     {"run_folder"},
     {"predict", "run_card"},
     {"visualize", "interop", "evaluation", "streams", "doctor"},
-    {"training"},
+    {"training", "engines"},
     {"serving"},
     {"cli"},
     {"__main__"},

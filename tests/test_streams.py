@@ -43,7 +43,8 @@ def test_what_is_there_is_cut_at_the_same_places(
     if source == "file":
         arguments["input_path"] = tmp_path / "in.txt"
     with open(tmp_path / "in.txt", "rb", buffering=0) as file:
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file, fileno=file.fileno))
+        if source.startswith("standard"):
+            monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file, fileno=file.fileno))
         found = translated_windows(translator, monkeypatch, **arguments)
     assert found == [["一", "二"], ["三", "四"], ["五"]]
 

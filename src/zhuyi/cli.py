@@ -142,24 +142,45 @@ def translate(
     top_k: Annotated[int, typer.Option(help="With --sample: among the K likeliest; 0 is all.")] = 0,
     top_p: Annotated[float, typer.Option(help="With --sample: among the likeliest that make up P.")] = 1.0,
     seed: Annotated[int, typer.Option(help="With --sample.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Translator processes that share --input; each has its part of the cores.")
+    ] = None,
 ) -> None:
-    """Translate texts, a file or a pipe: as many lines come out as go in, in order."""
-    from zhuyi.predict import load
-    from zhuyi.streams import translate_stream
+    """Translate texts, a file or a pipe: as many lines come out as go in, in order.
 
+    With --workers finished parts are kept in OUTPUT.shards, and after a crash the same command goes on.
+    """
     rule = None
     if sample:
         from zhuyi.decoding import Sampling
 
         rule = _valid(lambda: Sampling(temperature=temperature, top_k=top_k, top_p=top_p, samples=n_best))
-    translator = load(run, precision)
+    options = {"beam": beam, "n_best": n_best, "alpha": alpha, "rule": rule, "seed": seed}
+    if workers:
+        from zhuyi.engines.dispatch import translate_file
+
+        translate_file(
+            run,
+            texts=texts or None,
+            input_path=input_,
+            output_path=output,
+            precision=precision,
+            as_json=jsonl,
+            options=options,
+            num_workers=workers,
+            warn=typer_echo_error,
+        )
+        return
+    from zhuyi.predict import load
+    from zhuyi.streams import translate_stream
+
     translate_stream(
-        translator,
+        load(run, precision),
         texts=texts or None,
         input_path=input_,
         output_path=output,
         as_json=jsonl,
-        options={"beam": beam, "n_best": n_best, "alpha": alpha, "rule": rule, "seed": seed},
+        options=options,
     )
 
 
@@ -223,15 +244,15 @@ def info(
 
 @app.command()
 def doctor(json_: Json = False) -> None:
-    """Print what this machine supports and what would be chosen on it."""
-    from zhuyi.machine import describe
+    """Print what this machine supports, what would be chosen on it, and its measured limits."""
+    from zhuyi.doctor import examine
 
-    facts = describe()
+    facts = examine()
     if json_:
         typer.echo(json.dumps(facts))
     else:
         for key, value in facts.items():
-            typer.echo(f"{key.replace('_', ' '):22} {', '.join(value) or 'none' if isinstance(value, list) else value}")
+            typer.echo(f"{key.replace('_', ' '):24} {', '.join(value) or 'none' if isinstance(value, list) else value}")
 
 
 def typer_echo_error(message: str) -> None:

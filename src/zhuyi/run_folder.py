@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,23 @@ class RunFolder:
             write_tensors(path, weights)
 
     def read_weights(self) -> dict[str, Tensor]:
+        self._check_weights_exist()
+        return read_tensors(self.weights_path)
+
+    def translator_files(self) -> list[Path]:
+        """What a translator is loaded from: config, weights and tokenizers.
+
+        Raises: InputError: no such run, or no weights in it yet.
+        """
+        self.read_config()
+        self._check_weights_exist()
+        return [self.config_path, self.weights_path, *sorted(self.path.glob("tokenizer*.json"))]
+
+    def _check_weights_exist(self) -> None:
         if not self.weights_path.exists():
             raise InputError(
                 f"{self.path}: no model.safetensors here yet; train on with `zhuyi train --resume --out {self.path}`"
             )
-        return read_tensors(self.weights_path)
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
         with open(self.metrics_path, "a", encoding="utf-8") as file:
@@ -103,8 +115,7 @@ class RunFolder:
                 path.write_text(progress, encoding="utf-8")
             return
         self.checkpoints_path.mkdir(exist_ok=True)
-        for leftover in self.checkpoints_path.glob("unfinished-*"):
-            shutil.rmtree(leftover)
+        self._clear_leftovers()
         unfinished = self.checkpoints_path / f"unfinished-{final.name}"
         unfinished.mkdir()
         write_tensors(unfinished / "model.safetensors", checkpoint.weights)
@@ -117,7 +128,7 @@ class RunFolder:
         sync(self.checkpoints_path)
 
     def checkpoint_steps(self) -> list[int]:
-        """The steps of all complete checkpoints, oldest first."""
+        """The steps of all complete checkpoints, oldest first; the newest has all that training needs to go on."""
         if not self.checkpoints_path.exists():
             return []
         return sorted(int(path.name) for path in self.checkpoints_path.iterdir() if path.name.isdigit())
@@ -133,11 +144,22 @@ class RunFolder:
     def read_checkpoint_weights(self, step: int) -> dict[str, Tensor]:
         return read_tensors(self.checkpoints_path / str(step) / "model.safetensors")
 
-    def remove_checkpoint(self, step: int) -> None:
-        folder = self.checkpoints_path / str(step)
-        doomed = self.checkpoints_path / f"unfinished-{step}"  # so that half a removal is never read
-        os.rename(folder, doomed)
-        shutil.rmtree(doomed)
+    def thin_checkpoints(self, wanted: Collection[int]) -> None:
+        """Of the checkpoints before the newest, keep the weights alone of those that are wanted, and of others nothing."""
+        self._clear_leftovers()
+        for step in self.checkpoint_steps()[:-1]:
+            folder = self.checkpoints_path / str(step)
+            if step in wanted:
+                (folder / "optimizer.safetensors").unlink(missing_ok=True)
+                continue
+            doomed = self.checkpoints_path / f"unfinished-{step}"  # so that half a removal is never read
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed)
+
+    def _clear_leftovers(self) -> None:
+        """Remove what a killed writing or removal of a checkpoint has left."""
+        for leftover in self.checkpoints_path.glob("unfinished-*"):
+            shutil.rmtree(leftover)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

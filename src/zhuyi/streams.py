@@ -35,26 +35,32 @@ def translate_stream(
     """
     if texts and input_path:
         raise InputError("give texts or --input, not both")
-    if output_path and not output_path.parent.is_dir():
-        raise InputError(f"{output_path}: its folder does not exist; make it first")
+    if output_path:
+        check_output(output_path)
     source = str(input_path or STANDARD_INPUT)
     lines: Iterable[str] = texts or read_lines(source)
     if input_path:
         lines = _begun(lines)
     cut = windows if texts or _is_file(source) else windows_as_they_come
-    total = _count_lines(input_path) if input_path and str(input_path) != "-" else None
+    total = count_lines(input_path) if input_path and str(input_path) != "-" else None
     with contextlib.ExitStack() as stack:
         if output_path:
             path = stack.enter_context(replacing(output_path))
             file: IO[str] = stack.enter_context(path.open("w", encoding="utf-8", errors="replace", newline="\n"))
         else:
             file = sys.stdout
-        bar, row = _progress(stack, total, shown=output_path is not None)
+        bar, row = progress(stack, total, shown=output_path is not None)
         for window in cut(lines):
             for translation in translator.stream(window, **options):
-                file.write(_line(translation, as_json, options["n_best"]) + "\n")
+                file.write(output_line(translation, as_json, options["n_best"]) + "\n")
                 bar.advance(row)
             file.flush()
+
+
+def check_output(path: Path) -> None:
+    """Raise InputError where no file can be made under that name."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist; make it first")
 
 
 def _begun(lines: Iterable[str]) -> Iterable[str]:
@@ -72,7 +78,8 @@ def _is_file(source: str) -> bool:
     return stat.S_ISREG(status.st_mode)
 
 
-def _line(translation: Translation, as_json: bool, n_best: int) -> str:
+def output_line(translation: Translation, as_json: bool, n_best: int) -> str:
+    """One line of output: the text, its alternatives behind tabs where they were asked for, or JSON."""
     if as_json:
         return translation.as_json()
     if n_best == 1:
@@ -80,7 +87,8 @@ def _line(translation: Translation, as_json: bool, n_best: int) -> str:
     return "\t".join([translation.text, *(text for text, _ in translation.alternatives)])
 
 
-def _progress(stack: contextlib.ExitStack, total: int | None, *, shown: bool) -> tuple[Progress, Any]:
+def progress(stack: contextlib.ExitStack, total: int | None, *, shown: bool) -> tuple[Progress, Any]:
+    """A bar of lines on standard error, and its row."""
     bar = Progress(
         TextColumn("translating"),
         BarColumn(),
@@ -95,7 +103,8 @@ def _progress(stack: contextlib.ExitStack, total: int | None, *, shown: bool) ->
     return bar, bar.add_task("lines", total=total)
 
 
-def _count_lines(path: Path) -> int | None:
+def count_lines(path: Path) -> int | None:
+    """How many lines a file has, where that is cheap to know."""
     if path.suffix == ".gz":
         return None
     try:
