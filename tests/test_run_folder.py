@@ -127,23 +127,27 @@ def test_the_progress_of_a_checkpoint_can_be_renewed(tmp_path: Path) -> None:
     assert kill_everywhere(tmp_path, lambda: folder.write_checkpoint(checkpoint(5, evaluations=[[5, 1.5]])), look)
 
 
-def test_half_a_removal_is_never_read(tmp_path: Path) -> None:
+def test_what_is_thinned_is_whole_thin_or_gone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    for step in (5, 10):
+    folder.thin_checkpoints({1})
+    for step in (5, 10, 15, 20):
         folder.write_checkpoint(checkpoint(step))
 
-    def remove() -> None:
-        if 5 in folder.checkpoint_steps():
-            folder.remove_checkpoint(5)
-
     def look(through: bool) -> None:
-        assert folder.checkpoint_steps() == [10] if through else folder.checkpoint_steps() in ([5, 10], [10])
-        for step in folder.checkpoint_steps():
-            assert same(folder.read_checkpoint(step).weights, weights(step))
+        steps = folder.checkpoint_steps()
+        assert steps == [5, 15, 20] if through else {5, 15, 20} <= set(steps) <= {5, 10, 15, 20}
+        for step in steps:
+            assert same(folder.read_checkpoint_weights(step), weights(step))
+        assert same(folder.read_checkpoint(20).optimizer, checkpoint(20).optimizer)
 
-    assert kill_everywhere(tmp_path, remove, look)
-    folder.write_checkpoint(checkpoint(15))  # clears what a killed removal left
-    assert sorted(path.name for path in folder.checkpoints_path.iterdir()) == ["10", "15"]
+    assert kill_everywhere(tmp_path, lambda: folder.thin_checkpoints({5, 15}), look) >= 5
+    left = sorted(
+        str(path.relative_to(folder.checkpoints_path)) for path in folder.checkpoints_path.rglob("*.safetensors")
+    )
+    thin = ["15/model.safetensors", "20/model.safetensors", "20/optimizer.safetensors", "5/model.safetensors"]
+    assert left == thin and not list(folder.checkpoints_path.glob("unfinished-*"))
+    with pytest.raises(InputError, match=r"15/optimizer.safetensors: no such file"):
+        folder.read_checkpoint(15)
 
 
 def test_steps_are_numbers_not_words(tmp_path: Path) -> None:

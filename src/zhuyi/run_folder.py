@@ -145,7 +145,7 @@ class RunFolder:
         return read_tensors(self.checkpoints_path / str(step) / "model.safetensors")
 
     def thin_checkpoints(self, wanted: Collection[int]) -> None:
-        """Of the checkpoints before the newest, keep the weights alone of those that are wanted, and of others nothing."""
+        """Of checkpoints before the newest, keep the weights alone of those that are wanted, and of others nothing."""
         self._clear_leftovers()
         for step in self.checkpoint_steps()[:-1]:
             folder = self.checkpoints_path / str(step)

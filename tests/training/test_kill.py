@@ -147,6 +147,8 @@ def assert_same_run(out: Path, wanted: Path) -> None:
         assert [row[key] for row in rows[0]] == [row[key] for row in rows[1]], key
     leftovers = [path for path in out.rglob("*") if "unfinished" in path.name]
     assert not leftovers, leftovers
+    kept = [sorted(path.relative_to(run) for path in run.glob("checkpoints/*/*")) for run in (out, wanted)]
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("place", ["preparing", "training", "ending"])

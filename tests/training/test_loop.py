@@ -315,7 +315,10 @@ def test_only_the_checkpoints_that_are_needed_stay(
     scripted([9, 1, 2, 3, 4])
     config = tiny_config(pairs_file, eval_every_steps=2, save_every_steps=1, average="last", average_checkpoints=2)
     train_tiny(config, tmp_path / "run")
-    assert RunFolder(tmp_path / "run").checkpoint_steps() == [2, 8, 10]
+    folder = RunFolder(tmp_path / "run")
+    assert folder.checkpoint_steps() == [2, 8, 10]
+    with_optimizer = [path.parent.name for path in folder.checkpoints_path.glob("*/optimizer.safetensors")]
+    assert with_optimizer == ["10"]  # the others are kept for their weights
 
 
 # Stopping and going on
@@ -376,10 +379,28 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     assert final_bytes(one) == final_bytes(other)
     assert timeless(one) == timeless(other)
     assert RunFolder(one).checkpoint_steps() == RunFolder(other).checkpoint_steps()
-    for step in RunFolder(one).checkpoint_steps():
-        ours, theirs = RunFolder(one).read_checkpoint(step), RunFolder(other).read_checkpoint(step)
-        assert same(ours.weights, theirs.weights) and same(ours.optimizer, theirs.optimizer)
-        assert {**ours.progress, **CLOCKS} == {**theirs.progress, **CLOCKS}
+    *kept, newest = RunFolder(one).checkpoint_steps()
+    for step in kept:
+        assert same(*(RunFolder(path).read_checkpoint_weights(step) for path in (one, other)))
+    ours, theirs = RunFolder(one).read_checkpoint(newest), RunFolder(other).read_checkpoint(newest)
+    assert same(ours.weights, theirs.weights) and same(ours.optimizer, theirs.optimizer)
+    assert {**ours.progress, **CLOCKS} == {**theirs.progress, **CLOCKS}
+
+
+def test_a_kill_before_the_last_thinning_leaves_nothing_behind(
+    pairs_file: Path, tmp_path: Path, unkilled: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files(path: Path) -> set[str]:
+        return {str(file.relative_to(path)) for file in path.glob("checkpoints/*/*")}
+
+    config = tiny_config(pairs_file, **VARIANTS["plain"])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        # At the beginning, then after steps 3, 4, 6, 8, 9 and 10.
+        patch.setattr(RunFolder, "thin_checkpoints", on_call(7, die, RunFolder.thin_checkpoints))
+        train_tiny(config, tmp_path / "run")
+    assert files(tmp_path / "run") > files(unkilled("plain"))
+    train_tiny(config, tmp_path / "run", resume=True)
+    assert files(tmp_path / "run") == files(unkilled("plain"))
 
 
 @pytest.mark.parametrize("change", ["changed", "gone"])

@@ -260,9 +260,7 @@ class _Training:
             if progress.evaluations and progress.evaluations[-1][0] == progress.step:
                 folder.write_weights(folder.read_checkpoint_weights(best_first(progress.evaluations)[0]))
                 self.log.draw_curves()
-            for step in set(folder.checkpoint_steps()) - kept_steps(progress.evaluations, self.settings):
-                if step < progress.step:
-                    folder.remove_checkpoint(step)
+            folder.thin_checkpoints(kept_steps(progress.evaluations, self.settings))
         self.processes.wait()
 
     def _finish(self) -> dict[str, Any]:
@@ -318,6 +316,7 @@ class _Training:
             self._check_shares(progress.micro_batches)
             self.log.say(f"Resuming after step {progress.step:,}.")
         if self.processes.is_first:
+            self.folder.thin_checkpoints(kept_steps(progress.evaluations, self.settings))  # a kill came before
             self.folder.cut_metrics(int(progress.evaluations[-1][0]) if progress.evaluations else 0)
         return progress
 
