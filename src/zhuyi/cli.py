@@ -145,10 +145,16 @@ def translate(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Translator processes that share --input; each has its part of the cores.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Where the workers run: local, or ray, on one or many machines (extra ray).")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="With --engine ray: HOST:PORT of a running Ray; otherwise one starts here.")
+    ] = None,
 ) -> None:
     """Translate texts, a file or a pipe: as many lines come out as go in, in order.
 
-    With --workers finished parts are kept in OUTPUT.shards, and after a crash the same command goes on.
+    With --workers or --engine ray finished parts are kept in OUTPUT.shards, and after a crash the same command goes on.
     """
     rule = None
     if sample:
@@ -156,7 +162,7 @@ def translate(
 
         rule = _valid(lambda: Sampling(temperature=temperature, top_k=top_k, top_p=top_p, samples=n_best))
     options = {"beam": beam, "n_best": n_best, "alpha": alpha, "rule": rule, "seed": seed}
-    if workers:
+    if workers or engine != "local" or address:
         from zhuyi.engines.dispatch import translate_file
 
         translate_file(
@@ -167,7 +173,9 @@ def translate(
             precision=precision,
             as_json=jsonl,
             options=options,
+            engine=engine,
             num_workers=workers,
+            address=address,
             warn=typer_echo_error,
         )
         return

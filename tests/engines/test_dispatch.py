@@ -160,7 +160,9 @@ USUAL: dict[str, Any] = {
     "precision": None,
     "as_json": False,
     "options": {"beam": 1, "n_best": 1},
+    "engine": "local",
     "num_workers": 2,
+    "address": None,
 }
 
 
@@ -182,6 +184,8 @@ def test_wrong_usage_is_one_line(run: Path, tmp_path: Path) -> None:
     source, output = tmp_path / "in.txt", tmp_path / "out.txt"
     source.write_text("一\n", encoding="utf-8")
     files = {"input_path": source, "output_path": output}
+    assert "choose local or ray" in refused(run, **files, engine="spark")
+    assert "--engine ray" in refused(run, **files, address="10.0.0.5:6379")
     assert "--input and --output" in refused(run, input_path=source)
     assert "--input and --output" in refused(run, output_path=output)
     assert "no texts" in refused(run, **files, texts=["一"])

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,12 @@ WINDOW_TEXTS = 8
 LINES = [*(source for source, _ in number_pairs(236, digits=(1, 3, 5, 8), seed=8)), "", "。", "x\u2028y", "a\tb"]
 # The command with small windows.
 COMMAND = f"import zhuyi.data.windows as w; w.WINDOW_TEXTS = {WINDOW_TEXTS}; from zhuyi.cli import main; main()"
+ENGINES = [
+    "local",
+    pytest.param(
+        "ray", marks=[pytest.mark.ray, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")]
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +49,9 @@ def start(run: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[
 
     def begin(*options: str) -> subprocess.Popen[str]:
         files = ("--input", str(tmp_path / "in.txt"), "--output", str(tmp_path / "out.txt"))
+        usual = ("--beam", "2", "--precision", "float32")
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", COMMAND, "translate", str(run), *files, "--beam", "2", *options],
+            [sys.executable, "-W", "error", "-c", COMMAND, "translate", str(run), *files, *usual, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -55,6 +64,8 @@ def start(run: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[
     for process in begun:
         process.kill()
         process.communicate()
+        for session in Path("/tmp").glob(f"zhuyi-ray-*/r/session_*_{process.pid}"):  # of a Ray that was killed
+            shutil.rmtree(session.parents[1])
 
 
 def finished_shards(folder: Path) -> dict[str, int]:
@@ -85,7 +96,7 @@ def processes_below(process: subprocess.Popen[str]) -> dict[int, bytes]:
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """The translating processes below this one."""
-    return [pid for pid, line in processes_below(process).items() if b"spawn_main" in line]
+    return [pid for pid, line in processes_below(process).items() if b"spawn_main" in line or b"ray::RayWorker" in line]
 
 
 def addresses_listened_at(process: subprocess.Popen[str]) -> set[str]:
@@ -111,10 +122,11 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers by /proc")
+@pytest.mark.parametrize("engine", ENGINES)
 def test_killed_and_begun_again_it_is_the_text_of_one_process(
-    start: Callable[..., subprocess.Popen[str]], wanted: str, tmp_path: Path
+    engine: str, start: Callable[..., subprocess.Popen[str]], wanted: str, tmp_path: Path
 ) -> None:
-    options = ("--workers", "2")
+    options = ("--engine", engine, "--workers", "2")
     (tmp_path / "out.txt").write_text("precious")
 
     first = start(*options)
@@ -143,8 +155,11 @@ def test_killed_and_begun_again_it_is_the_text_of_one_process(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt"]
 
 
-def test_what_a_worker_finds_wrong_is_one_line(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    process = start("--workers", "1", "--precision", "float8")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_worker_finds_wrong_is_one_line(
+    engine: str, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start("--engine", engine, "--workers", "1", "--precision", "float8")
     printed, said = process.communicate(timeout=120)
     assert (process.returncode, printed) == (2, "")
     (error,) = (line for line in said.splitlines() if line.startswith("error:"))

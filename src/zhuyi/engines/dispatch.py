@@ -43,19 +43,24 @@ def translate_file(
     precision: str | None,
     as_json: bool,
     options: dict[str, Any],
+    engine: str,
     num_workers: int | None,
+    address: str | None,
     warn: Callable[[str], None],
 ) -> None:
     """Translate the input file to the output file by several workers; after a crash the same call goes on.
 
-    Args:   num_workers: processes of this machine; one where not given.
+    Args:   engine: `local`, processes of this machine, or `ray`.
+            num_workers: where not given one, and on Ray one for each GPU, or for each machine if there is none.
+            address: HOST:PORT of a Ray that runs already.
     Raises: InputError: wrong input or usage.
             WorkerFailed: a window failed twice.
     """
-    input_path, output_path = _check_usage(texts, input_path, output_path)
+    input_path, output_path = _check_usage(texts, input_path, output_path, engine, address)
     files = find_run(run).translator_files()
     if precision == "auto":  # once for all workers, whose machines may differ
         precision = choose_translation_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        warn(f"translating in {precision}, the fastest here (see --precision)")
     job = Job(str(files[0].parent.resolve()), file_hashes(files), precision, options, as_json)
     before = os.stat(input_path)
     shards = ShardFolder(output_path, _origin(job, input_path))
@@ -63,7 +68,7 @@ def translate_file(
         warn(f"{finished:,} shards in {shards.path} are finished already")
     with ExitStack() as stack:
         stack.callback(shards.remove_if_empty)
-        workers = stack.enter_context(_workers(job, num_workers))
+        workers = stack.enter_context(_workers(job, files, engine, num_workers, address))
         bar, row = progress(stack, count_lines(input_path), shown=True)
 
         def unfinished() -> Iterator[Window]:
@@ -137,7 +142,13 @@ def cut_into_windows(path: Path) -> Iterator[Window]:
         first_line += len(texts)
 
 
-def _check_usage(texts: list[str] | None, input_path: Path | None, output_path: Path | None) -> tuple[Path, Path]:
+def _check_usage(
+    texts: list[str] | None, input_path: Path | None, output_path: Path | None, engine: str, address: str | None
+) -> tuple[Path, Path]:
+    if engine not in ("local", "ray"):
+        raise InputError(f"--engine {engine}: choose local or ray")
+    if address and engine != "ray":
+        raise InputError("--address is that of a running Ray; give --engine ray too")
     if texts or input_path is None or output_path is None:
         raise InputError("several workers translate from a file to a file: give --input and --output, and no texts")
     check_output(output_path)
@@ -159,7 +170,13 @@ def _origin(job: Job, input_path: Path) -> dict[str, Any]:
     }
 
 
-def _workers(job: Job, num_workers: int | None) -> AbstractContextManager[Workers]:
+def _workers(
+    job: Job, files: list[Path], engine: str, num_workers: int | None, address: str | None
+) -> AbstractContextManager[Workers]:
+    if engine == "ray":
+        from zhuyi.engines.ray_cluster import ray_workers
+
+        return ray_workers(job, files, num_workers, address)
     count = num_workers or 1
     threads = max(1, torch.get_num_threads() // count)
     return ProcessWorkers(replace(job, threads=threads), count, num_gpus=torch.cuda.device_count())
