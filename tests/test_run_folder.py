@@ -45,6 +45,47 @@ def test_a_file_is_old_or_new_whenever_its_writer_dies(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("not yours")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    (folder.path / ".config.json.unfinished").symlink_to(outside)
+    folder.config_path.symlink_to(outside)
+    folder.write_config(tiny_config("pairs.tsv"))
+    assert folder.read_config() == tiny_config("pairs.tsv") and not folder.config_path.is_symlink()
+    folder.metrics_path.symlink_to(outside)
+    with pytest.raises(InputError, match=r"metrics.jsonl is a link, and may lead out of the run's folder"):
+        folder.append_metrics({"step": 1})
+    assert outside.read_text() == "not yours"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints", "checkpoints/5", "cache/train.arrow", "nonfinite"])
+def test_a_folder_with_a_link_in_it_is_not_trained_in(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").mkdir()
+    folder = RunFolder(tmp_path / "run")
+    link = folder.path / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "outside")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=rf"{link} is a link, and may lead out of the run's folder; put what"):
+            folder.check_trainable(resume=resume)
+    link.unlink()
+    link.mkdir()
+    folder.check_trainable(resume=False)
+    (tmp_path / "by another name").symlink_to(folder.path)  # the folder itself is the user's own word
+    RunFolder(tmp_path / "by another name").check_trainable(resume=False)
+
+
+def test_a_folder_that_holds_a_run_is_gone_on_with_or_left_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.check_trainable(resume=False)
+    folder.write_config(tiny_config("pairs.tsv"))
+    folder.check_trainable(resume=True)
+    with pytest.raises(InputError, match=r"run holds a run already; go on with `zhuyi train --resume --out .*run` or"):
+        folder.check_trainable(resume=False)
+
+
 def test_an_error_while_writing_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")

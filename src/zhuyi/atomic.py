@@ -11,6 +11,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Write to the path this gives; on success it takes the place of `path` at once, on failure nothing changes."""
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.unlink(missing_ok=True)  # what a kill left; a link that somebody laid there would lead elsewhere
     try:
         yield unfinished
         sync(unfinished)

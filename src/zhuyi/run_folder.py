@@ -44,6 +44,20 @@ class RunFolder:
         self.card_path = self.path / "card.md"
         self.checkpoints_path = self.path / "checkpoints"
 
+    def check_trainable(self, *, resume: bool) -> None:
+        """Refuse a folder that training must not write into.
+
+        Raises: InputError: it holds a run that is not to be gone on with, or a link, which could lead anywhere.
+        """
+        if self.config_path.exists() and not resume:
+            raise InputError(
+                f"{self.path} holds a run already; go on with `zhuyi train --resume --out {self.path}` "
+                "or choose another --out"
+            )
+        for parent, folders, files in os.walk(self.path):
+            for name in sorted((*folders, *files)):
+                _refuse_link(Path(parent, name))
+
     def write_config(self, config: RunConfig) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         with replacing(self.config_path) as path:
@@ -84,6 +98,7 @@ class RunFolder:
             )
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
+        _refuse_link(self.metrics_path)
         with open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
             file.flush()
@@ -160,6 +175,11 @@ class RunFolder:
         """Remove what a killed writing or removal of a checkpoint has left."""
         for leftover in self.checkpoints_path.glob("unfinished-*"):
             shutil.rmtree(leftover)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path} is a link, and may lead out of the run's folder; put what it leads to in its place")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

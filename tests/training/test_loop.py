@@ -640,6 +640,16 @@ def test_a_run_is_known_before_its_data_is_prepared(
     assert resolved.model.source_vocab_size > 0 and resolved.decode.longest_sentence > 0
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_with_a_link_in_it_is_refused(pairs_file: Path, tmp_path: Path, resume: bool) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match=r"run/checkpoints is a link"):
+        train_tiny(tiny_config(pairs_file), tmp_path / "run", resume=resume)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
 def test_a_size_that_contradicts_the_data(pairs_file: Path, tmp_path: Path) -> None:
     values = tiny_values(pairs_file)
     values["model"] |= {"source_vocab_size": 5, "target_vocab_size": 5}

@@ -89,11 +89,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: Ru
 
 class _Training:
     def __init__(self, config: RunConfig, folder: RunFolder, resume: bool, processes: Processes, log: RunLog) -> None:
-        if folder.config_path.exists() and not resume:
-            raise InputError(
-                f"{folder.path} holds a run already; go on with `zhuyi train --resume --out {folder.path}` "
-                "or choose another --out"
-            )
+        folder.check_trainable(resume=resume)
         self.folder, self.processes, self.log = folder, processes, log
         config = self._claim(config)
         _set_machine(config.train)

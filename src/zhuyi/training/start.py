@@ -38,11 +38,7 @@ def choose_config(
         if changes:
             raise InputError("--resume goes on by the run's own config; leave --set and --seed out")
         return folder.read_config()
-    if folder.config_path.exists():
-        raise InputError(
-            f"{folder.path} holds a run already; go on with `zhuyi train --resume --out {folder.path}` "
-            "or choose another --out"
-        )
+    folder.check_trainable(resume=False)
     given = [f"data.{key}={value!r}" for key, value in zip(("source", "target"), languages, strict=True) if value]
     if recipe is not None:
         return read_recipe(recipe, [*_data_changes(files, columns), *given, *changes])
