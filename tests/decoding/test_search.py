@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zhuyi.decoding import Beam, Greedy, Hypothesis, RepetitionGuard, Request, Sampling, Suppress, run
+from zhuyi.decoding.search import _with_holes_filled
 
 RULES = [
     Greedy(),
@@ -292,3 +293,11 @@ def test_a_filter_that_forbids_everything_ends_the_request(toys):
     assert hypothesis.flags == ("stuck",)
     assert len(hypothesis.tokens) == 2
     assert not hypothesis.finished
+
+
+@given(st.sets(st.integers(0, 12)))
+def test_who_stays_keeps_its_place_where_it_can(kept: set[int]) -> None:
+    """A state moves only what a leaving request's place is filled with."""
+    order = _with_holes_filled(sorted(kept))
+    assert sorted(order) == sorted(kept)
+    assert all(order[place] == place for place in kept if place < len(kept))

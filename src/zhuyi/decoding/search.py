@@ -275,6 +275,7 @@ class Search:
     def _keep(self, positions: list[int], parents: Tensor | None) -> None:
         """Let requests leave, and rows continue their parents, by one selection."""
         assert self._rows is not None
+        positions = _with_holes_filled(positions)
         self._found = [self._found[position] for position in positions]
         if not positions:
             self._rows = self._state = self._records = None
@@ -286,6 +287,14 @@ class Search:
         self._state = self._state.select(sources)
         self._rows.keep(positions, sources)
         self._records = self._records.select(positions)
+
+
+def _with_holes_filled(positions: list[int]) -> list[int]:
+    """The same positions, the last of them where others have left, so that few have to move."""
+    count = len(positions)
+    staying = {position for position in positions if position < count}
+    moving = (position for position in positions if position >= count)
+    return [place if place in staying else next(moving) for place in range(count)]
 
 
 def run(
