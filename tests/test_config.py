@@ -1,5 +1,6 @@
 """Recipes become configs, configs become JSON and come back; every mistake is named with its place and the way out."""
 
+import dataclasses
 import json
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.tiny import tiny_values
 
 from zhuyi.config import RunConfig, apply_change, parse_config, read_recipe
 from zhuyi.errors import InputError
+from zhuyi.models import MODELS
 from zhuyi.run_folder import RunFolder
 from zhuyi.training.automatic import as_toml
 
@@ -40,6 +42,9 @@ def changed(*changes: str) -> dict[str, Any]:
             "model.name=tranformer",
             "r.toml: model.name is 'tranformer'; did you mean 'transformer'?; choose one of transformer",
         ),
+        ("model.size=bigg", "r.toml: model.size is 'bigg'; did you mean 'big'?; choose one of base, big"),
+        ("model.size=tiny", "r.toml: model.size is 'tiny'; choose one of base, big"),
+        ("model.size=6", "r.toml: model.size is '6'; choose one of base, big"),
         # wrong types, with the key's path
         ("train.max_steps=many", 'r.toml: train.max_steps = "many": input should be a valid integer'),
         ("train.max_steps=1.5", "r.toml: train.max_steps = 1.5: input should be a valid integer"),
@@ -119,6 +124,26 @@ def test_what_must_be_said_is_asked_for() -> None:
 )
 def test_set(change: str, read: Any) -> None:
     assert read(parse_config(changed(change), "r.toml"))
+
+
+@pytest.mark.parametrize("size", ["base", "big"])
+def test_a_published_size_may_be_named_and_departed_from(size: str) -> None:
+    values = tiny_values("pairs.tsv")
+    values["model"] = {"name": "transformer", "size": size}
+    published = MODELS["transformer"].sizes[size]
+    assert parse_config(values, "r.toml").model == published
+    apply_change(values, "model.dropout=0.2")
+    apply_change(values, "model.norm_first=true")
+    config = parse_config(values, "r.toml")
+    assert config.model == dataclasses.replace(published, dropout=0.2, norm_first=True)
+    assert parse_config(json.loads(config.as_json()), "json") == config  # the run's own config has every number
+
+
+def test_a_size_can_be_set() -> None:
+    values = tiny_values("pairs.tsv")
+    values["model"] = {"name": "transformer"}
+    apply_change(values, "model.size=big")
+    assert parse_config(values, "r.toml").model.d_model == 1024
 
 
 def test_later_changes_win() -> None:

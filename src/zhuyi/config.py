@@ -163,24 +163,36 @@ def parse_config(values: Mapping[str, Any], origin: str) -> RunConfig:
     name = _choice(model.get("name") if isinstance(model, dict) else None, MODELS, "model.name", origin)
     return RunConfig(
         task=task,
-        model=_parse(MODELS[name].config, model, "model", origin),
+        model=_parse(MODELS[name].config, _sized(model, MODELS[name].sizes, origin), "model", origin),
         data=_parse(TASKS[task].data, values.get("data", {}), "data", origin),
         train=_parse(TrainConfig, values.get("train", {}), "train", origin),
         decode=_parse(DecodeConfig, values.get("decode", {}), "decode", origin),
     )
 
 
+def _sized(model: dict[str, Any], sizes: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """The model's keys over those of the published size it names, if it names one."""
+    if "size" not in model:
+        return model
+    size = _choice(model["size"], sizes, "model.size", origin)
+    return {**dataclasses.asdict(sizes[size]), **{key: value for key, value in model.items() if key != "size"}}
+
+
 def _choice(value: Any, known: Mapping[str, Any], key: str, origin: str) -> str:
     if not isinstance(value, str) or value not in known:
         found = "is missing" if value is None else f"is '{value}'"
-        raise InputError(f"{origin}: {key} {found}{_nearest(str(value), known)}; choose one of {', '.join(known)}")
+        raise InputError(f"{origin}: {key} {found}{_did_you_mean(str(value), known)}; choose one of {', '.join(known)}")
     return str(value)
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
     names = list(known)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
+    return _did_you_mean(key, names) or f"; known are {', '.join(names)}"
+
+
+def _did_you_mean(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _parse(cls: type[Any], section: Any, path: str, origin: str) -> Any:
