@@ -100,7 +100,7 @@ def test_the_rule_itself(module: str, code: str, allowed: bool) -> None:
     assert (violations(code, module) == []) is allowed
 
 
-HEAVY = ("matplotlib", "numpy", "pyarrow", "sacrebleu", "tensorboard", "tokenizers", "torch")
+HEAVY = ("matplotlib", "numpy", "pyarrow", "ray", "sacrebleu", "tensorboard", "tokenizers", "torch")
 
 
 @pytest.mark.parametrize("module", ["zhuyi", "zhuyi.cli"])

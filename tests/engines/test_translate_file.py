@@ -56,6 +56,7 @@ def start(run: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[
             stderr=subprocess.PIPE,
             encoding="utf-8",
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
         )
         begun.append(process)
         return process
@@ -153,6 +154,17 @@ def test_killed_and_begun_again_it_is_the_text_of_one_process(
 
     assert (tmp_path / "out.txt").read_bytes() == wanted.encode()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt"]
+
+
+def test_ctrl_c_stops_all_quietly(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    process = start("--workers", "1")
+    wait_for(lambda: finished_shards(tmp_path), process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the command and its workers
+    printed, said = process.communicate(timeout=120)
+    assert (process.returncode, printed) == (130, "")
+    assert "stopped; the same command goes on from the finished shards" in said
+    assert "Traceback" not in said and "trying once more" not in said
+    assert finished_shards(tmp_path)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -56,7 +56,6 @@ class ProcessWorkers:
         try:
             return place, self._pipes[place].recv()
         except (EOFError, OSError):
-            self._pipes.pop(place).close()
             return place, WorkerFailed(f"the worker's process {self._how_it_ended(place)}")
 
     def _send(self, place: int, what: Any) -> None:
