@@ -232,7 +232,7 @@ def test_translate_a_file_to_a_file(run: Path, printed: Here, tmp_path: Path) ->
     assert printed("translate", run, *files, "--beam", "1") == ""
     written = (tmp_path / "out.txt").read_text(encoding="utf-8").split("\n")
     assert len(written) == 9 + 2 + 1
-    assert written[:9] == [each.text for each in package.load(run).translate(texts, beam=1)]
+    assert written[:9] == [each.text for each in package.load(run, "auto").translate(texts, beam=1)]
     assert written[9] == ""
 
 

@@ -26,7 +26,7 @@ Run = Annotated[str, typer.Argument(help="A run's folder, or the name of a shipp
 Beam = Annotated[int | None, typer.Option(help="Hypotheses held; 1 is greedy. The run's own where not given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Columns = Annotated[str, typer.Option(help="Which columns of a TSV are source and target.")]
-Precision = Annotated[str | None, typer.Option(help="float32 (the default) or bfloat16.")]
+Precision = Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, int8, or auto.")]
 
 
 def _version(wanted: bool) -> None:
@@ -135,7 +135,9 @@ def translate(
     beam: Beam = None,
     n_best: Annotated[int, typer.Option(min=1, help="Translations of each text.")] = 1,
     alpha: Annotated[float | None, typer.Option(help="Of the length rule.")] = None,
-    precision: Precision = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16, int8, or auto: the fastest that this machine supports.")
+    ] = "auto",
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line: text, score, tokens, flags.")] = False,
     sample: Annotated[bool, typer.Option("--sample", help="Draw at random instead of searching.")] = False,
     temperature: Annotated[float, typer.Option(help="With --sample.")] = 1.0,

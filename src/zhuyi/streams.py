@@ -49,7 +49,7 @@ def translate_stream(
             file: IO[str] = stack.enter_context(path.open("w", encoding="utf-8", errors="replace", newline="\n"))
         else:
             file = sys.stdout
-        bar, row = progress(stack, total, shown=output_path is not None)
+        bar, row = progress(stack, translator.precision, total, shown=output_path is not None)
         for window in cut(lines):
             for translation in translator.stream(window, **options):
                 file.write(output_line(translation, as_json, options["n_best"]) + "\n")
@@ -87,10 +87,12 @@ def output_line(translation: Translation, as_json: bool, n_best: int) -> str:
     return "\t".join([translation.text, *(text for text, _ in translation.alternatives)])
 
 
-def progress(stack: contextlib.ExitStack, total: int | None, *, shown: bool) -> tuple[Progress, Any]:
-    """A bar of lines on standard error, and its row."""
+def progress(
+    stack: contextlib.ExitStack, precision: str | None, total: int | None, *, shown: bool
+) -> tuple[Progress, Any]:
+    """A bar of lines on standard error, which says in what they are translated, and its row."""
     bar = Progress(
-        TextColumn("translating"),
+        TextColumn(f"translating in {precision or 'float32'}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("lines"),
