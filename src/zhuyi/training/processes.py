@@ -29,7 +29,7 @@ class Processes:
         if self.count > 1 and not dist.is_initialized():
             # An evaluation on the first process keeps the others waiting.
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=2))
-            atexit.register(dist.destroy_process_group)
+            atexit.register(_leave)
 
     @staticmethod
     def is_first_here() -> bool:
@@ -69,6 +69,11 @@ class Processes:
     def wait(self) -> None:
         if self.count > 1:
             dist.barrier()
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _average_sums(add: Add, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
