@@ -88,3 +88,14 @@ def test_every_recipe_parses_and_has_a_header() -> None:
     for path in recipes:
         read_recipe(path)
         assert path.read_text(encoding="utf-8").startswith("#"), path
+
+
+def test_the_wheel_has_every_file_of_the_source() -> None:
+    """What lies beside the code is packed by patterns, which a file of a new kind would escape."""
+    package = ROOT / "src" / "zhuyi"
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "package-data"
+    ]["zhuyi"]
+    packed = {path for pattern in patterns for path in package.glob(pattern)} | set(package.rglob("*.py"))
+    tracked = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert not [str(path) for path in tracked if path not in packed and path.parent not in packed]

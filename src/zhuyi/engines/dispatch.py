@@ -60,7 +60,6 @@ def translate_file(
     files = find_run(run).translator_files()
     if precision == "auto":  # once for all workers, whose machines may differ
         precision = choose_translation_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        warn(f"translating in {precision}, the fastest here (see --precision)")
     job = Job(str(files[0].parent.resolve()), file_hashes(files), precision, options, as_json)
     before = os.stat(input_path)
     shards = ShardFolder(output_path, _origin(job, input_path))
