@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A process notes in its run each step's loss and, at the end, how many numbers it holds of weights and moments; and how
 # often it joined a group. No pictures and no TensorBoard: they take longer than the training.
 FORKS = """
-import json, os, signal, sys, time
+import atexit, json, os, signal, sys
 sys.modules["torch.utils.tensorboard"] = None
 import sacrebleu, torch._dynamo, torch.distributed as dist, torch.distributed.fsdp, torch.distributed.tensor
 import zhuyi.training.start
@@ -79,7 +79,9 @@ for line in sys.stdin:
         children.append(os.fork())
         if children[-1] == 0:
             live(**options)
-            sys.exit()
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            os._exit(0)  # taking down all that was imported would take longer than the training
     print(json.dumps(wait(children)), flush=True)
 """
 
