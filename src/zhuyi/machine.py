@@ -52,10 +52,14 @@ def peak_memory_gib(device: torch.device) -> float:
 
 def has_bfloat16_instructions() -> bool:
     """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX; on Arm, BF16)."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        if platform.machine().lower() in ("x86_64", "amd64")
-        else True
+    return (
+        torch.backends.mkldnn.is_available()
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and bool(
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+            if platform.machine().lower() in ("x86_64", "amd64")
+            else True
+        )
     )
 
 

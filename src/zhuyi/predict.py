@@ -20,7 +20,7 @@ from zhuyi.errors import InputError
 from zhuyi.machine import choose_translation_precision, keep_freed_memory
 from zhuyi.models import MODELS
 from zhuyi.nn.maps import Maps
-from zhuyi.nn.packed import pack
+from zhuyi.nn.packed import can_pack_bfloat16, pack
 from zhuyi.run_folder import RunFolder, find_run, set_weights
 from zhuyi.tasks.pair_data import load_tokenizers
 from zhuyi.tasks.translation import Translation, translate_texts
@@ -204,6 +204,8 @@ def load(name: str | Path, precision: str | None = None, device: str | None = No
 
     Args:   precision: `float32` (the default), `bfloat16`, `int8`, or `auto`, the fastest that the machine supports.
             device: `cpu`, `cuda`, ...; a GPU where there is one.
+    The model is for use without gradients, and packed weights are not among its parameters. glibc is told to keep
+    freed memory, for the whole process.
     Raises: InputError: no such run, no weights in it yet, files that are broken or do not belong together.
     """
     keep_freed_memory()
@@ -216,7 +218,7 @@ def load(name: str | Path, precision: str | None = None, device: str | None = No
     model = MODELS[config.model.name].module(config.model)
     set_weights(model, folder.read_weights(), folder.weights_path)
     model = model.eval().requires_grad_(False)
-    if target.type == "cpu" and precision != "float32":
+    if target.type == "cpu" and (precision == "int8" or (precision == "bfloat16" and can_pack_bfloat16())):
         return Translator(pack(model, precision), config, tokenizers, precision)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     return Translator(model.to(target, dtype), config, tokenizers, precision)

@@ -157,6 +157,7 @@ def test_killed_and_begun_again_it_is_the_text_of_one_process(
 
 
 def test_ctrl_c_stops_all_quietly(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("\n".join(40 * LINES), encoding="utf-8")  # more than it can finish meanwhile
     process = start("--workers", "1")
     wait_for(lambda: finished_shards(tmp_path), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the command and its workers

@@ -10,6 +10,7 @@ from torch import Tensor
 from zhuyi.machine import has_int8_instructions
 from zhuyi.nn import kernels
 from zhuyi.nn.attention import attend, merge_heads, split_heads
+from zhuyi.nn.blocks import Residual
 from zhuyi.nn.state import DecoderState
 
 
@@ -110,8 +111,56 @@ def play() -> list[Tensor]:
 
 def test_gradients_and_other_types_take_the_plain_way(library: ctypes.CDLL) -> None:
     assert kernels.library_for(torch.empty(1, dtype=torch.bfloat16)) is None
+    assert kernels.library_for(torch.empty(1), torch.empty(1, dtype=torch.bfloat16)) is None
     with torch.inference_mode(False), torch.enable_grad():
         assert kernels.library_for(torch.empty(1)) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+def test_a_recorded_graph_is_made_of_operations(library: ctypes.CDLL) -> None:
+    with torch.inference_mode(False), torch.no_grad():
+        residual = Residual(6, 0.0, norm_first=False).eval().requires_grad_(False)
+        traced = torch.jit.trace(lambda x: residual(x, torch.sin), draw(2, 6))
+        x = draw(2, 6)
+        torch.testing.assert_close(traced(x), residual(x, torch.sin), rtol=1e-5, atol=1e-5)
+
+
+def test_a_sublayer_in_another_type_takes_the_plain_way(library: ctypes.CDLL) -> None:
+    residual, x = Residual(6, 0.0, norm_first=False).eval(), draw(2, 6)
+    found = residual(x, lambda y: y.bfloat16())
+    torch.testing.assert_close(found, residual.norm(x + x.bfloat16()), rtol=1e-5, atol=1e-5)
+
+
+def test_two_threads_give_what_one_gives(library: ctypes.CDLL) -> None:
+    weights = kernels.Int8Weights(torch.randint(-127, 128, (200, 130), dtype=torch.int8), torch.rand(200), draw(200))
+    cache, q, y = draw(1, 2, 9, 3, 50, 1, 33), draw(9, 4, 3 * 33), draw(40, 500)
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            generator = torch.Generator().manual_seed(1)
+            products = [weights.product(library, torch.randn(r, 130, generator=generator)) for r in range(1, 40)]
+            attended = kernels.Cached(cache, 4).attend(library, 0, q)
+            found.append([*products, attended, kernels.add_norm(library, y, y, y[0], y[1], 1e-5)])
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_what_is_not_a_number_is_not_hidden(library: ctypes.CDLL) -> None:
+    q, cache = draw(2, 1, 10), draw(1, 2, 2, 2, 7, 1, 5)
+    q[1, 0, 3] = torch.nan
+    found = kernels.Cached(cache, 1).attend(library, 0, q)
+    assert found[0].isfinite().all()
+    assert found[1, 0, :5].isnan().all()
+
+
+def test_nothing_to_do(library: ctypes.CDLL) -> None:
+    weights = kernels.Int8Weights(torch.ones(3, 5, dtype=torch.int8), torch.ones(3), None)
+    assert weights.product(library, torch.empty(0, 5)).shape == (0, 3)
+    assert kernels.Cached(torch.empty(1, 2, 0, 2, 4, 1, 5), 1).attend(library, 0, torch.empty(0, 1, 10)).shape[0] == 0
+    assert not kernels.Cached(torch.empty(1, 2, 1, 2, 0, 1, 5), 1).attend(library, 0, draw(1, 1, 10)).any()
 
 
 @pytest.fixture
@@ -129,8 +178,22 @@ def test_compiled_once_into_the_users_cache(library: ctypes.CDLL, fresh: Path, m
     assert found is not None
     assert str(fresh) in line
     assert [path.suffix for path in fresh.iterdir()] == [".so"]
-    monkeypatch.setattr(kernels, "_compile", None)  # not called again
+    monkeypatch.setattr(kernels, "_compiled", None)  # not called again
     assert kernels._load.__wrapped__()[0] is not None
+
+
+def test_what_others_could_have_written_is_not_loaded(fresh: Path) -> None:
+    assert kernels._load.__wrapped__()[0] is not None
+    (path,) = fresh.iterdir()
+    for each in (fresh, path):
+        each.chmod(0o777)
+        found, line = kernels._load.__wrapped__()
+        assert found is None and "by others" in line
+        each.chmod(0o700)
+    path.unlink()  # it is loaded here: another file, not other bytes in it
+    path.write_bytes(b"cut short")
+    path.chmod(0o700)
+    assert kernels._load.__wrapped__()[0] is not None  # made anew
 
 
 def test_without_a_compiler_torch_does_it(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,3 +305,11 @@ def test_a_state_without_memory() -> None:
     keys, _ = joined.remember(0, torch.full((2, 1, 1, 1), 9.0), torch.zeros(2, 1, 1, 1))
     assert joined.past_bias is not None
     assert [keys[i, 0, joined.past_bias[i, 0, 0] == 0, 0].tolist() for i in range(2)] == [[1, 2, 9], [1, 9]]
+
+
+def test_a_beam_wider_than_a_byte_counts() -> None:
+    play = Play([2])
+    play.select([0] * 300)
+    play.write()
+    play.select([299, *range(299)])
+    play.write()

@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -144,6 +146,8 @@ def fingerprint(sources: Sequence[str]) -> list[tuple[str, int, str]]:
 def _file_fingerprint(path: str) -> tuple[str, int, str]:
     try:
         with open(path, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{path} can be read only once, and training reads its data again; save it to a file")
             digest = file_digest(file, lambda: blake2b(digest_size=16))
             return path, file.tell(), digest.hexdigest()
     except OSError as error:

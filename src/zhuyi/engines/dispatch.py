@@ -58,7 +58,9 @@ def translate_file(
     """
     input_path, output_path = _check_usage(texts, input_path, output_path, engine, address)
     files = find_run(run).translator_files()
-    if precision == "auto":  # once for all workers, whose machines may differ
+    if precision == "auto" and address:  # nobody here knows those machines
+        precision = "float32"
+    elif precision == "auto":  # once for all workers
         precision = choose_translation_precision(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     job = Job(str(files[0].parent.resolve()), file_hashes(files), precision, options, as_json)
     before = os.stat(input_path)

@@ -211,7 +211,7 @@ class Transformer(nn.Module):
             None if memory.mask is None else memory.mask[:, 0, 0],
         )
         if length > 1:
-            self._advance(prefix[:, :-1], state)
+            self._advance(prefix[:, :-1], state, length - 1)
             lengths = prefix_mask.sum(dim=1) if prefix_mask is not None else torch.full_like(prefix[:, 0], length)
             state.forget_after(lengths - 1)
         return state
@@ -221,11 +221,11 @@ class Transformer(nn.Module):
 
         Shape: tokens (R,); returns logits (R, V) and the state to go on with; the old one is spent.
         """
-        x = self._advance(tokens.view(-1, state.width), state)  # (G, W, D)
+        x = self._advance(tokens.view(state.groups, state.width), state, 1)  # (G, W, D)
         return self.output_projection(self.decoder_norm(x.flatten(0, 1))), state
 
-    def _advance(self, ids: Tensor, state: DecoderState) -> Tensor:
-        x = self._embed_targets(ids, state.begin(ids.numel() // state.rows))  # (G, W * T, D)
+    def _advance(self, ids: Tensor, state: DecoderState, num_tokens: int) -> Tensor:
+        x = self._embed_targets(ids, state.begin(num_tokens))  # (G, W * T, D)
         for i, layer in self._decoder():
             x = layer.advance(x, state, i)
         return x

@@ -13,6 +13,11 @@ from zhuyi.nn.linear import Linear
 LARGEST = 127
 
 
+def can_pack_bfloat16() -> bool:
+    """Whether this build of torch has the library that packs."""
+    return torch.backends.mkldnn.is_available()
+
+
 class Bfloat16Linear(nn.Module):
     """y = x W^T + b in bfloat16, W kept in the layout that the processor's products want.
 

@@ -10,6 +10,7 @@ from zhuyi.nn import kernels
 from zhuyi.nn.attention import attend, merge_heads, split_heads
 from zhuyi.nn.masks import additive
 
+WIDEST = 256  # places are told apart by a byte; the rows of a wider beam are groups of their own
 CAPACITY_BLOCK = 16  # the cache grows by blocks, to twice what is needed: few copies, whatever the length
 
 
@@ -22,6 +23,8 @@ class DecoderState:
 
     All rows write to the same column, whatever their own positions: a row at position p has its past in the p newest
     columns. Rows begun at different times may so advance together.
+
+    For inference: steps write into the cache that earlier ones have looked at.
 
     Shape: cache (L, 2, G or more, H, C, W, d), keys before values; memory (L, 2, G or more, H, S or more, d), or None;
     Args:  cache: with no columns yet and W = 1.
@@ -72,7 +75,7 @@ class DecoderState:
         """
         if num_tokens > 1 and self.width > 1:
             self._ungroup(range(self.rows))
-        lengths = torch.tensor(self._lengths, device=self.cache.device)[:, None]
+        lengths = torch.tensor(self._lengths, dtype=torch.long, device=self.cache.device)[:, None]
         self._make_room(num_tokens)
         self._end += num_tokens
         self._written = num_tokens
@@ -130,7 +133,7 @@ class DecoderState:
 
         Shape: qkv (G, W * T, 3 * H * d); returns the heads side by side, (G, W * T, H * d).
         """
-        library = kernels.library_for(qkv) if self._written == 1 else None
+        library = kernels.library_for(qkv, self.cache) if self._written == 1 else None
         if library is not None:
             if self._cached is None:
                 past = self.cache[:, :, : self.groups, :, self._first : self._end]
@@ -147,7 +150,7 @@ class DecoderState:
         Shape: q (G, W * T, H * d); returns the same.
         """
         assert self.memory is not None
-        library = kernels.library_for(q)
+        library = kernels.library_for(q, self.memory)
         if library is None:
             keys, values, bias = self.memory_of(layer)
             return merge_heads(attend(split_heads(q, self.cache.shape[3]), keys, values, bias=bias)[0])
@@ -186,7 +189,7 @@ class DecoderState:
         if width == 1:
             runs = [(row, len(list(run))) for row, run in groupby(wanted)]
             together = {count for _, count in runs}
-            if len(together) == 1 and (count := together.pop()) > 1:
+            if len(together) == 1 and 1 < (count := together.pop()) <= WIDEST:
                 self._select_groups([row for row, _ in runs])
                 self._widen(count)
             else:
@@ -287,6 +290,8 @@ class DecoderState:
     def _select_groups(self, wanted: list[int]) -> None:
         """Keep these groups, in this order."""
         moves = [(place, group) for place, group in enumerate(wanted) if place != group]
+        if not moves and len(wanted) == self.groups:
+            return
         past = slice(self._first, self._end)
         in_place = len(wanted) <= self.groups and {place for place, _ in moves}.isdisjoint(wanted)
         self._lengths = [self._lengths[group] for group in wanted]

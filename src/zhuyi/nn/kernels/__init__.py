@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -31,10 +32,13 @@ _ARGUMENTS = {
 }
 
 
-def library_for(x: Tensor) -> ctypes.CDLL | None:
-    """The kernels, where they can take `x`: float32 on the CPU, and no gradient wanted."""
-    if x.dtype is not torch.float32 or x.device.type != "cpu" or torch.is_grad_enabled():
+def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
+    """The kernels, where they can take these: float32 on the CPU, no gradient wanted, and no graph being recorded."""
+    if torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return None
+    for x in tensors:
+        if x.dtype is not torch.float32 or x.device.type != "cpu" or type(x) not in (Tensor, torch.nn.Parameter):
+            return None
     return _load()[0]
 
 
@@ -49,16 +53,17 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, "off (ZHUYI_KERNELS=0)"
     if not has_int8_instructions() or platform.system() != "Linux":
         return None, "not for this processor and system (AVX512-VNNI, Linux)"
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or _found("gcc") or _found("clang") or _found("cc")
+    if not compiler:
         return None, "no C compiler"
-    path = _cache_folder() / f"kernels-{_key(compiler)}.so"
     try:
-        if not path.exists():
-            _compile(compiler, path)
-        library = ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
-        return None, f"cannot be compiled ({' '.join(str(error).split())[:200]})"
+        path = _cache_folder() / f"kernels-{_key(compiler)}.so"
+        library = _open(path) or _compiled(compiler, path)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+        return None, " ".join(["cannot be compiled", *last])
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return None, f"cannot be compiled: {error}"
     for name, arguments in _ARGUMENTS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
@@ -67,30 +72,54 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     return library, f"compiled ({path})"
 
 
+def _found(name: str) -> list[str]:
+    path = shutil.which(name)
+    return [path] if path else []
+
+
 def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zhuyi"
 
 
-def _key(compiler: str) -> str:
+def _open(path: Path) -> ctypes.CDLL | None:
+    """What was compiled before; None where there is nothing, or nothing that works here.
+
+    Raises: OSError: others could have put it there.
+    """
+    if not path.exists():
+        return None
+    for each in (path.parent, path):
+        found = each.stat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise PermissionError(f"{each} can be written to by others than its user")
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
+
+
+def _key(compiler: list[str]) -> str:
     """What the compiled file follows from: source, compiler, processor, torch (whose threads it shares)."""
     processor = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
     flags = [line for line in processor.splitlines() if line.startswith(("flags", "model name"))]
-    parts = (SOURCE.read_text(encoding="utf-8"), compiler, *flags, torch.__version__)
+    parts = (SOURCE.read_text(encoding="utf-8"), *compiler, *flags, torch.__version__)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compiled(compiler: list[str], path: Path) -> ctypes.CDLL:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
         options = ("-O3", "-march=native", "-fopenmp", "-fPIC")
         for command in (
-            [compiler, *options, "-c", str(SOURCE), "-o", str(compiled)],
+            [*compiler, *options, "-c", str(SOURCE), "-o", str(compiled)],
             # Linked without an OpenMP library of its own: torch's, already in the process, serves both.
-            [compiler, "-shared", str(compiled), "-o", str(linked)],
+            [*compiler, "-shared", str(compiled), "-o", str(linked)],
         ):
             subprocess.run(command, check=True, capture_output=True, timeout=120)
+        linked.chmod(0o700)
         os.replace(linked, path)
+    return ctypes.CDLL(str(path))
 
 
 class _Weights(ctypes.Structure):
@@ -119,7 +148,7 @@ class Int8Weights:
 
     def product(self, library: ctypes.CDLL, x: Tensor) -> Tensor:
         """Shape: x (..., K), contiguous; returns (..., N)."""
-        y = torch.empty(*x.shape[:-1], self._d_out)
+        y = x.new_empty(*x.shape[:-1], self._d_out)
         library.int8_linear(self._address, x.data_ptr(), x.numel() // self._d_in, y.data_ptr())
         return y
 
@@ -205,7 +234,7 @@ class Cached:
 
         Shape: q (G, W, H * d), contiguous; returns the same.
         """
-        out, keys = torch.empty(self._out), self._start + layer * self._layer
+        out, keys = q.new_empty(self._out), self._start + layer * self._layer
         library.attend_cached(self._address, q.data_ptr(), self._out[2], keys, keys + self._part, out.data_ptr())
         return out
 
@@ -214,6 +243,6 @@ class Cached:
 
         Shape: qkv (G, W, 3 * H * d), contiguous; returns (G, W, H * d).
         """
-        out, keys = torch.empty(self._out), self._start + layer * self._layer
+        out, keys = qkv.new_empty(self._out), self._start + layer * self._layer
         library.attend_past(self._address, qkv.data_ptr(), keys, keys + self._part, out.data_ptr())
         return out

@@ -241,7 +241,7 @@ static inline void dot_four(const float *q, const float *const k[4], long d, flo
 /* e^x for x <= 0, to one part in ten million: 2^n times a polynomial of the rest. */
 static __m512 exp_of(__m512 x)
 {
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x); /* in this order what is not a number stays one */
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
     __m512 rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), rest);
