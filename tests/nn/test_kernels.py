@@ -9,8 +9,10 @@ from torch import Tensor
 
 from zhuyi.machine import has_int8_instructions
 from zhuyi.nn import kernels
-from zhuyi.nn.attention import attend, merge_heads, split_heads
+from zhuyi.nn.attention import SelfAttention, attend, merge_heads, split_heads
 from zhuyi.nn.blocks import Residual
+from zhuyi.nn.maps import Maps
+from zhuyi.nn.masks import padding_mask
 from zhuyi.nn.state import DecoderState
 
 
@@ -207,3 +209,19 @@ def test_without_a_compiler_torch_does_it(fresh: Path, monkeypatch: pytest.Monke
     assert kernels._load.__wrapped__() == (None, "no C compiler")
     monkeypatch.setenv("ZHUYI_KERNELS", "0")
     assert kernels._load.__wrapped__()[0] is None
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_encoders_attention_is_the_plain_one_and_alike_in_any_batch(library: ctypes.CDLL, masked: bool) -> None:
+    attention = SelfAttention(15, 3, 5).eval()
+    x, real = draw(4, 9, 15), torch.arange(9) < torch.tensor([9, 3, 1, 6])[:, None]
+    mask = padding_mask(real) if masked else None
+    found = attention(x, mask)
+    torch.testing.assert_close(found, attention(x, mask, maps=Maps()), rtol=1e-5, atol=1e-5)
+    if masked:
+        for row, length in enumerate(real.sum(dim=1).tolist()):
+            heads = attention._attend_by_kernel(x[row : row + 1, :length], None)
+            together = attention._attend_by_kernel(x, mask)
+            assert heads is not None and together is not None
+            # The projections before it are torch's own here, and differ in the last bit.
+            torch.testing.assert_close(heads[0], together[row, :length], rtol=1e-6, atol=1e-6)

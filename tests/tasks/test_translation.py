@@ -16,6 +16,7 @@ from zhuyi.data.special_tokens import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizer
 from zhuyi.decoding import Sampling, max_output_tokens
 from zhuyi.decoding.config import DecodeConfig
+from zhuyi.nn import kernels
 from zhuyi.predict import Translator
 from zhuyi.tasks.translation import Translation, translate_texts
 
@@ -228,3 +229,11 @@ def test_however_a_text_is_cut_nothing_is_lost_or_doubled(lines: list[str], long
 
 def _long(lines: list[str], longest: int) -> bool:
     return any(len(line) + 1 > min(longest, 31) and any(map(str.isalnum, line)) for line in lines)
+
+
+def test_in_int8_a_text_alone_is_to_the_bit_as_among_others(tmp_path: Path) -> None:
+    if kernels.status()[:8] != "compiled":
+        pytest.skip(f"no compiled kernels here: {kernels.status()}")
+    translator = zhuyi.load(random_run(tmp_path / "random").path, "int8")
+    together = translator.translate(TEXTS, beam=3)
+    assert [translator.translate([text], beam=3)[0].text for text in TEXTS] == [each.text for each in together]

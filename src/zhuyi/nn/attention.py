@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhuyi.nn import kernels
 from zhuyi.nn.dropout import dropout as drop
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
@@ -15,6 +16,8 @@ from zhuyi.nn.masks import additive, causal_mask
 # a head still fit its caches; beyond this many logits a head it wins, and it never holds the T x S matrix.
 # Measured by benchmarks/attention.py.
 PLAIN_PATH_MAX_LOGITS = 128 * 128
+# The compiled kernel takes one query at a time: for sentences, not for long texts.
+KERNEL_MAX_LENGTH = 128
 
 
 def attend(
@@ -162,8 +165,27 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, maps: Maps | None = None, name: str = ""
     ) -> Tensor:
+        if maps is None and not causal and (heads := self._attend_by_kernel(x, mask)) is not None:
+            return self.w_o(heads)
         q, k, v = self.project(x)  # (B, H, T, d)
         return _multi_head(self, q, k, v, mask, causal, maps, name)
+
+    def _attend_by_kernel(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
+        """The heads side by side, to the bit the same whatever else is in the batch; None where there is no kernel.
+
+        torch's products differ in the last bit with the batch's shape, which int8's rounding of what follows would
+        make much of.
+        """
+        length = x.shape[1]
+        library = kernels.library_for(x) if length <= KERNEL_MAX_LENGTH and (mask is None or mask.dim() == 4) else None
+        if library is None or not (mask is None or mask.shape[1:3] == (1, 1)):
+            return None
+        qkv = self.w_qkv(x)  # (B, T, 3 * H * d)
+        q, kv = qkv.tensor_split((qkv.shape[-1] // 3,), dim=-1)
+        cache = kv.unflatten(-1, (2, self.num_heads, 1, -1)).permute(2, 0, 3, 1, 4, 5)  # (2, B, H, T, 1, d)
+        bias = None if mask is None else additive(mask, x.dtype)[:, 0, 0].expand(x.shape[0], -1).contiguous()
+        cached = kernels.Cached(cache[None].contiguous(), length, bias=bias)
+        return cached.attend(library, 0, q.contiguous())
 
 
 class CrossAttention(nn.Module):
