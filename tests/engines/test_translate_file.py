@@ -18,8 +18,11 @@ import zhuyi
 
 WINDOW_TEXTS = 8
 LINES = [*(source for source, _ in number_pairs(236, digits=(1, 3, 5, 8), seed=8)), "", "。", "x\u2028y", "a\tb"]
-# The command with small windows.
-COMMAND = f"import zhuyi.data.windows as w; w.WINDOW_TEXTS = {WINDOW_TEXTS}; from zhuyi.cli import main; main()"
+# The command with small windows; it hears Ctrl-C also where the tests run in the background, who ignore it.
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    f"import zhuyi.data.windows as w; w.WINDOW_TEXTS = {WINDOW_TEXTS}; from zhuyi.cli import main; main()"
+)
 ENGINES = [
     "local",
     pytest.param(
