@@ -133,6 +133,13 @@ def test_a_sublayer_in_another_type_takes_the_plain_way(library: ctypes.CDLL) ->
     torch.testing.assert_close(found, residual.norm(x + x.bfloat16()), rtol=1e-5, atol=1e-5)
 
 
+def test_projections_in_another_type_take_the_plain_way(library: ctypes.CDLL) -> None:
+    attention, x = SelfAttention(16, 2, 8).eval(), draw(2, 5, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = attention(x), attention(x, maps=Maps())
+    torch.testing.assert_close(found, expected)
+
+
 def test_two_threads_give_what_one_gives(library: ctypes.CDLL) -> None:
     weights = kernels.Int8Weights(torch.randint(-127, 128, (200, 130), dtype=torch.int8), torch.rand(200), draw(200))
     cache, q, y = draw(1, 2, 9, 3, 50, 1, 33), draw(9, 4, 3 * 33), draw(40, 500)
@@ -220,8 +227,8 @@ def test_an_encoders_attention_is_the_plain_one_and_alike_in_any_batch(library: 
     torch.testing.assert_close(found, attention(x, mask, maps=Maps()), rtol=1e-5, atol=1e-5)
     if masked:
         for row, length in enumerate(real.sum(dim=1).tolist()):
-            heads = attention._attend_by_kernel(x[row : row + 1, :length], None)
-            together = attention._attend_by_kernel(x, mask)
+            heads = attention._attend_by_kernel(attention.w_qkv(x[row : row + 1, :length]), None)
+            together = attention._attend_by_kernel(attention.w_qkv(x), mask)
             assert heads is not None and together is not None
             # The projections before it are torch's own here, and differ in the last bit.
             torch.testing.assert_close(heads[0], together[row, :length], rtol=1e-6, atol=1e-6)

@@ -154,36 +154,31 @@ class SelfAttention(nn.Module):
         self.w_qkv = Linear(d_model, 3 * num_heads * head_dim, bias=bias, matrices=3)
         self.w_o = Linear(num_heads * head_dim, d_model, bias=bias)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of `x`.
-
-        Shape: x (B, T, D); returns three (B, H, T, d).
-        """
-        q, k, v = self.w_qkv(x).chunk(3, dim=-1)  # each (B, T, H*d)
-        return split_heads(q, self.num_heads), split_heads(k, self.num_heads), split_heads(v, self.num_heads)
-
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, maps: Maps | None = None, name: str = ""
     ) -> Tensor:
-        if maps is None and not causal and (heads := self._attend_by_kernel(x, mask)) is not None:
+        qkv = self.w_qkv(x)  # (B, T, 3 * H * d)
+        if maps is None and not causal and (heads := self._attend_by_kernel(qkv, mask)) is not None:
             return self.w_o(heads)
-        q, k, v = self.project(x)  # (B, H, T, d)
+        q, k, v = (split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=-1))  # each (B, H, T, d)
         return _multi_head(self, q, k, v, mask, causal, maps, name)
 
-    def _attend_by_kernel(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
+    def _attend_by_kernel(self, qkv: Tensor, mask: Tensor | None) -> Tensor | None:
         """The heads side by side, to the bit the same whatever else is in the batch; None where there is no kernel.
 
         torch's products differ in the last bit with the batch's shape, which int8's rounding of what follows would
         make much of.
+
+        Shape: qkv (B, T, 3 * H * d); returns (B, T, H * d).
         """
-        length = x.shape[1]
-        library = kernels.library_for(x) if length <= KERNEL_MAX_LENGTH and (mask is None or mask.dim() == 4) else None
-        if library is None or not (mask is None or mask.shape[1:3] == (1, 1)):
+        rows, length = qkv.shape[:2]
+        is_padding = mask is None or (mask.dim() == 4 and mask.shape[1:3] == (1, 1))
+        library = kernels.library_for(qkv) if is_padding and length <= KERNEL_MAX_LENGTH else None
+        if library is None:
             return None
-        qkv = self.w_qkv(x)  # (B, T, 3 * H * d)
         q, kv = qkv.tensor_split((qkv.shape[-1] // 3,), dim=-1)
         cache = kv.unflatten(-1, (2, self.num_heads, 1, -1)).permute(2, 0, 3, 1, 4, 5)  # (2, B, H, T, 1, d)
-        bias = None if mask is None else additive(mask, x.dtype)[:, 0, 0].expand(x.shape[0], -1).contiguous()
+        bias = None if mask is None else additive(mask, qkv.dtype)[:, 0, 0].expand(rows, -1).contiguous()
         cached = kernels.Cached(cache[None].contiguous(), length, bias=bias)
         return cached.attend(library, 0, q.contiguous())
 

@@ -24,13 +24,19 @@
    Weights are packed so that one 64-byte load holds four consecutive k of sixteen n, and a tile of sixty-four n reads
    memory from front to back: packed[n / 64][k / 4][n % 64][k % 4]. n and k are filled up with zeros to multiples of 64. */
 
+/* A mask of the first `left` of sixteen. */
+static inline __mmask16 first_of(long left)
+{
+    return left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
+}
+
 /* The largest magnitude of a row; NaN where the row has one, so that it is not hidden. */
 static float peak_of(const float *x, long k)
 {
     __m512 most = _mm512_setzero_ps();
     __mmask16 unordered = 0;
     for (long i = 0; i < k; i += 16) {
-        __mmask16 mask = k - i >= 16 ? 0xffff : (1u << (k - i)) - 1;
+        __mmask16 mask = first_of(k - i);
         __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
         unordered |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
         most = _mm512_max_ps(most, _mm512_abs_ps(v));
@@ -44,7 +50,7 @@ static void quantize_row(const float *x, long k, long k_filled, float peak, uint
     __m512 factor = _mm512_set1_ps(peak > 0 ? 127.0f / peak : 0.0f);
     for (long i = 0; i < k_filled; i += 16) {
         long left = k - i;
-        __mmask16 mask = left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
+        __mmask16 mask = first_of(left);
         __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), factor));
         rounded = _mm512_add_epi32(rounded, _mm512_set1_epi32(128));
         _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(rounded));
@@ -55,7 +61,7 @@ static void quantize_row(const float *x, long k, long k_filled, float peak, uint
 static inline void finish(__m512i sums, long at, const float *scales, const int32_t *offsets, const float *bias, long n,
                           float peak, float *y)
 {
-    __mmask16 mask = n - at >= BLOCK ? 0xffff : (1u << (n - at)) - 1;
+    __mmask16 mask = first_of(n - at);
     __m512 v = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_maskz_loadu_epi32(mask, offsets + at)));
     v = _mm512_mul_ps(v, _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, scales + at), _mm512_set1_ps(peak / 127.0f)));
     if (bias)
@@ -219,11 +225,6 @@ void int8_linear(const struct weights *weights, const float *x, long rows, float
     free(u);
 }
 
-static inline __mmask16 first_of(long left)
-{
-    return left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
-}
-
 /* q times each of four keys, side by side so that none waits for another. */
 static inline void dot_four(const float *q, const float *const k[4], long d, float out[4])
 {
@@ -300,7 +301,7 @@ void attend_cached(const struct cached *cached, const float *q, long q_stride, c
                 }
                 __m512 sums = _mm512_setzero_ps();
                 for (long c = first; c < s.columns; c += 16) {
-                    __mmask16 mask = s.columns - c >= 16 ? 0xffff : (1u << (s.columns - c)) - 1;
+                    __mmask16 mask = first_of(s.columns - c);
                     __m512 x = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, logits + c), _mm512_set1_ps(most));
                     x = _mm512_maskz_mov_ps(mask, exp_of(x));
                     _mm512_storeu_ps(logits + c, x);
@@ -353,7 +354,7 @@ void add_norm(const float *x, const float *y, long rows, long d, const float *we
         float *o = out + r * d;
         __m512 sums = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
         for (long i = 0; i < d; i += 16) {
-            __mmask16 mask = d - i >= 16 ? 0xffff : (1u << (d - i)) - 1;
+            __mmask16 mask = first_of(d - i);
             __m512 v = _mm512_maskz_loadu_ps(mask, x + r * d + i);
             v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y + r * d + i));
             _mm512_mask_storeu_ps(o + i, mask, v);
@@ -361,13 +362,13 @@ void add_norm(const float *x, const float *y, long rows, long d, const float *we
         }
         __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sums) / d);
         for (long i = 0; i < d; i += 16) {
-            __mmask16 mask = d - i >= 16 ? 0xffff : (1u << (d - i)) - 1;
+            __mmask16 mask = first_of(d - i);
             __m512 v = _mm512_maskz_sub_ps(mask, _mm512_maskz_loadu_ps(mask, o + i), mean);
             squares = _mm512_fmadd_ps(v, v, squares);
         }
         __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / d + epsilon));
         for (long i = 0; i < d; i += 16) {
-            __mmask16 mask = d - i >= 16 ? 0xffff : (1u << (d - i)) - 1;
+            __mmask16 mask = first_of(d - i);
             __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, o + i), mean), factor);
             v = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(mask, weight + i), _mm512_maskz_loadu_ps(mask, bias + i));
             _mm512_mask_storeu_ps(o + i, mask, v);
