@@ -1,7 +1,4 @@
-"""Affine maps whose weights are packed once for many products: in bfloat16, or in int8.
-
-torch's kernels for this are an older interface, so they are called in this file alone.
-"""
+"""Affine maps whose weights are packed once for many products: in bfloat16, or in int8."""
 
 import torch
 from torch import Tensor, nn
