@@ -38,10 +38,11 @@ OPTIONS = pytest.mark.parametrize(
             d_model=heads * head_dim,
             num_heads=heads,
             head_dim=head_dim,
+            norm_epsilon=norm_epsilon,
         )
         for norm_first in (False, True)
         for activation in ("relu", "gelu")
-        for heads, head_dim in ((3, 5), (2, 7))
+        for heads, head_dim, norm_epsilon in ((3, 5, 1e-5), (2, 7, 0.1))
     ],
     ids=lambda c: f"{'pre' if c.norm_first else 'post'}-{c.activation}-{c.num_heads}x{c.head_dim}",
 )
@@ -67,7 +68,14 @@ def torchs(ours: EncoderLayer | DecoderLayer, c: LayerConfig) -> Any:
     """torch's layer with our layer's weights."""
     kind = nn.TransformerDecoderLayer if isinstance(ours, DecoderLayer) else nn.TransformerEncoderLayer
     theirs: Any = kind(
-        c.d_model, c.num_heads, c.d_ff, c.dropout, c.activation, batch_first=True, norm_first=c.norm_first
+        c.d_model,
+        c.num_heads,
+        c.d_ff,
+        c.dropout,
+        c.activation,
+        c.norm_epsilon,
+        batch_first=True,
+        norm_first=c.norm_first,
     )
     give_attention(theirs.self_attn, ours.self_attention)
     norms = [ours.self_residual.norm, ours.feed_forward_residual.norm]

@@ -17,6 +17,12 @@ def test_a_row_for_each_id_times_the_root_of_the_width() -> None:
             torch.testing.assert_close(x[row, column], embedding.weight[ids[row, column]] * math.sqrt(7))
 
 
+def test_unscaled_it_is_the_row() -> None:
+    embedding = TokenEmbedding(11, 7, scaled=False)
+    ids = torch.tensor([[0, 10, 3]])
+    assert torch.equal(embedding(ids), embedding.weight[ids])
+
+
 def test_scaled_embeddings_begin_with_variance_one() -> None:
     torch.manual_seed(0)
     embedding = TokenEmbedding(1000, 64)

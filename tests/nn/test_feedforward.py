@@ -13,6 +13,7 @@ from zhuyi.nn.linear import Linear
 FORMULAS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": lambda x: x * (x > 0),
     "gelu": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
+    "gelu-tanh": lambda x: x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "silu": lambda x: x / (1 + torch.exp(-x)),
 }
 

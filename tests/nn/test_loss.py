@@ -40,6 +40,22 @@ def test_is_torchs_with_its_gradients(smoothing: float, chunk: int, monkeypatch:
         torch.testing.assert_close(found, gradient, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_with_a_bias_it_is_torchs_too(smoothing: float, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "ROWS_A_CHUNK", chunk)
+    x, weight, targets = inputs()
+    bias = torch.randn(7, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+    loss, nll = projected_cross_entropy(x, weight, targets, bias=bias, smoothing=smoothing)
+    logits = x @ weight.T + bias
+    expected = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(nll, F.cross_entropy(logits, targets, reduction="sum"), rtol=1e-12, atol=0)
+    wanted = torch.autograd.grad(2.5 * expected, (x, weight, bias))
+    for found, gradient in zip(torch.autograd.grad(2.5 * loss, (x, weight, bias)), wanted, strict=True):
+        torch.testing.assert_close(found, gradient, rtol=1e-10, atol=1e-12)
+
+
 @given(st.integers(0, 9), st.integers(1, 4), st.integers(1, 6), st.floats(0.0, 1.0), st.integers(0, 99))
 def test_any_sizes(rows: int, d_model: int, vocab_size: int, smoothing: float, seed: int) -> None:
     x, weight, targets = inputs(rows, d_model, vocab_size, seed)
@@ -108,13 +124,13 @@ def test_no_gradient_is_found_where_none_is_wanted(mode: Any, monkeypatch: pytes
     forward = loss_module._ProjectedCrossEntropy.forward
 
     def watched(ctx: Any, *args: Any) -> Any:
-        asked.append(ctx.needs_input_grad[:2])
+        asked.append(ctx.needs_input_grad[:3])
         return forward(ctx, *args)
 
     monkeypatch.setattr(loss_module._ProjectedCrossEntropy, "forward", staticmethod(watched))
     with mode():
         found = projected_cross_entropy(x, weight, targets, smoothing=0.1)
-    assert asked == [(False, False)]
+    assert asked == [(False, False, False)]
     torch.testing.assert_close(found, (expected[0].detach(), expected[1]))
 
 

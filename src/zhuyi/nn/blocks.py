@@ -26,6 +26,7 @@ class LayerConfig:
     feed_forward_dropout: float
     activation: Activation
     norm_first: bool
+    norm_epsilon: float = 1e-5
 
 
 class Residual(nn.Module):
@@ -35,9 +36,9 @@ class Residual(nn.Module):
     Source: Vaswani et al. 2017, sections 3.1 and 5.4; `norm_first`: Xiong et al. 2020, figure 1b.
     """
 
-    def __init__(self, d_model: int, dropout: float, norm_first: bool) -> None:
+    def __init__(self, d_model: int, dropout: float, norm_first: bool, norm_epsilon: float = 1e-5) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = nn.LayerNorm(d_model, eps=norm_epsilon)
         self.dropout = Dropout(dropout)
         self.norm_first = norm_first
 
@@ -61,8 +62,8 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.self_attention = SelfAttention(c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout)
         self.feed_forward = FeedForward(c.d_model, c.d_ff, activation=c.activation, dropout=c.feed_forward_dropout)
-        self.self_residual = Residual(c.d_model, c.dropout, c.norm_first)
-        self.feed_forward_residual = Residual(c.d_model, c.dropout, c.norm_first)
+        self.self_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
+        self.feed_forward_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
 
     def forward(self, x: Tensor, mask: Tensor | None, maps: Maps | None = None, name: str = "") -> Tensor:
         x = self.self_residual(x, lambda y: self.self_attention(y, mask, maps=maps, name=f"{name}.self"))
@@ -80,9 +81,9 @@ class DecoderLayer(nn.Module):
         self.self_attention = SelfAttention(c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout)
         self.cross_attention = CrossAttention(c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout)
         self.feed_forward = FeedForward(c.d_model, c.d_ff, activation=c.activation, dropout=c.feed_forward_dropout)
-        self.self_residual = Residual(c.d_model, c.dropout, c.norm_first)
-        self.cross_residual = Residual(c.d_model, c.dropout, c.norm_first)
-        self.feed_forward_residual = Residual(c.d_model, c.dropout, c.norm_first)
+        self.self_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
+        self.cross_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
+        self.feed_forward_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
 
     def forward(
         self, x: Tensor, memory: Tensor, memory_mask: Tensor | None, maps: Maps | None = None, name: str = ""

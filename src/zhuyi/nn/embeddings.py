@@ -11,17 +11,19 @@ class TokenEmbedding(nn.Module):
     """A row of a table for each id, scaled by sqrt(D) so that positions do not drown it.
 
     Shape:  ids (...) integers; returns (..., D).
+    Args:   scaled: False leaves the row as it is, as BERT and GPT do.
     Source: Vaswani et al. 2017, section 3.4.
     """
 
-    def __init__(self, vocab_size: int, d_model: int) -> None:
+    def __init__(self, vocab_size: int, d_model: int, *, scaled: bool = True) -> None:
         super().__init__()
-        self.scale = math.sqrt(d_model)
+        self.scale = math.sqrt(d_model) if scaled else 1.0
         self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
         nn.init.normal_(self.weight, std=d_model**-0.5)  # scaled, the entries have variance 1
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, self.weight) * self.scale
+        x = F.embedding(ids, self.weight)
+        return x if self.scale == 1.0 else x * self.scale
 
 
 class OutputProjection(nn.Module):

@@ -16,48 +16,55 @@ ROW_MULTIPLE = 128
 class _ProjectedCrossEntropy(torch.autograd.Function):
     """The gradients are found beside the loss, chunk by chunk, so that no logits need be kept or made twice.
 
-    With z = x W^T, p = softmax(z) and t the target, of one row: d loss / d z = p - (1 - s) onehot(t) - s / V. The last
-    term is the same for every row and word, so it is added to the products p W and p^T x and never to the V columns.
+    With z = x W^T + b, p = softmax(z) and t the target, of one row: d loss / d z = p - (1 - s) onehot(t) - s / V. The
+    last term is the same for every row and word: it is added to the products p W and p^T x, never to the V columns.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        needs_x, needs_weight = ctx.needs_input_grad[:2]
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         wide = torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
         grad_x = torch.empty_like(x) if needs_x else None
         grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs_bias else None
         mean_weight = weight.mean(dim=0, dtype=wide)  # (D,): its product with x is the mean of the logits
         loss, nll = x.new_zeros((), dtype=torch.float64), x.new_zeros((), dtype=torch.float64)
         for start in range(0, x.shape[0], ROWS_A_CHUNK):
             end = min(start + ROWS_A_CHUNK, x.shape[0])
             chunk, wanted = x[start:end], targets[start:end, None]
             filled = F.pad(chunk, (0, 0, 0, -(end - start) % ROW_MULTIPLE))
-            logits = F.linear(filled, weight)  # (C, V), of which the first end - start rows count
+            logits = F.linear(filled, weight, bias)  # (C, V), of which the first end - start rows count
             of_target = logits[: end - start].gather(1, wanted)[:, 0].to(wide)
             probs, normalizer = _softmax(logits, of_target, wanted, wide)
             surprise = (normalizer - of_target).sum(dtype=torch.float64)
             nll += surprise
             loss += (1 - smoothing) * surprise
             if smoothing:
-                loss += smoothing * (normalizer - chunk.to(wide) @ mean_weight).sum(dtype=torch.float64)
-            if not (needs_x or needs_weight):
+                mean_logit = chunk.to(wide) @ mean_weight + (0.0 if bias is None else bias.mean(dtype=wide))
+                loss += smoothing * (normalizer - mean_logit).sum(dtype=torch.float64)
+            if not (needs_x or needs_weight or needs_bias):
                 continue
             probs[: end - start].scatter_add_(1, wanted, probs.new_full(wanted.shape, smoothing - 1))
             if grad_x is not None:
                 grad_x[start:end] = (probs @ weight)[: end - start] - smoothing * mean_weight.to(x.dtype)
             if grad_weight is not None:
                 grad_weight += probs.T @ filled  # the filling's rows of x are zero
+            if grad_bias is not None:
+                grad_bias += probs[: end - start].sum(dim=0, dtype=wide) - (end - start) * smoothing / weight.shape[0]
         if grad_weight is not None and smoothing:
             grad_weight -= smoothing / weight.shape[0] * x.sum(dim=0, dtype=wide)
-        ctx.save_for_backward(grad_x, None if grad_weight is None else grad_weight.to(weight.dtype))
+        of_table = None if grad_weight is None else grad_weight.to(weight.dtype)
+        ctx.save_for_backward(grad_x, of_table, None if grad_bias is None else grad_bias.to(weight.dtype))
         ctx.mark_non_differentiable(nll)
         return loss, nll
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         factor = float(grads[0])
-        grad_x, grad_weight = (grad if grad is None or factor == 1.0 else grad * factor for grad in ctx.saved_tensors)
-        return grad_x, grad_weight, None, None
+        found = [grad if grad is None or factor == 1.0 else grad * factor for grad in ctx.saved_tensors]
+        return *found, None, None
 
 
 def _softmax(logits: Tensor, of_target: Tensor, wanted: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -77,16 +84,16 @@ def _softmax(logits: Tensor, of_target: Tensor, wanted: Tensor, wide: torch.dtyp
 
 
 def projected_cross_entropy(
-    x: Tensor, weight: Tensor, targets: Tensor, *, smoothing: float = 0.0
+    x: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None, smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of softmax(x W^T) against smoothed targets, summed, and the plain negative log-likelihood.
+    """Cross-entropy of softmax(x W^T + b) against smoothed targets, summed, and the plain negative log-likelihood.
 
-    Shape:  x (N, D) hidden states, weight (V, D), targets (N,); returns two scalars in float64: the loss to
-            minimise, and the sum of -log p(target) without smoothing, which carries no gradient.
+    Shape:  x (N, D) hidden states, weight (V, D), bias (V,), targets (N,); returns two scalars in float64: the loss
+            to minimise, and the sum of -log p(target) without smoothing, which carries no gradient.
     Source: Szegedy et al. 2016, section 7: a target's probability is 1 - smoothing, and `smoothing` is spread
             evenly over the whole vocabulary.
     """
     if not torch.is_grad_enabled():  # a Function is told what requires gradients, not whether they are wanted
-        x, weight = x.detach(), weight.detach()
-    loss, nll = _ProjectedCrossEntropy.apply(x, weight, targets, smoothing)
+        x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()
+    loss, nll = _ProjectedCrossEntropy.apply(x, weight, bias, targets, smoothing)
     return loss, nll
