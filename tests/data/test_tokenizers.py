@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import tokenizers as tokenizers_library
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders, models, pre_tokenizers, processors
 
 from zhuyi.data.normalization import normalize
 from zhuyi.data.special_tokens import BOS_ID, EOS, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK, UNK_ID
-from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer, train_tokenizers
+from zhuyi.data.tokenizers import Signs, Tokenizer, TokenizerConfig, train_tokenizer, train_tokenizers
 from zhuyi.errors import InputError
 
 KINDS = ("unigram", "bpe", "byte-bpe", "character")
@@ -303,3 +305,36 @@ def test_two_processes_write_the_same_bytes_for_real_text(tmp_path):
     ids = tokenizer.encode_batch(lines, normalized=True)
     assert [tokenizer.decode(row) for row in ids] == lines
     assert sum(map(len, ids[1::2])) / len(ids[1::2]) < 9.2  # the library's own trainer: 10.6
+
+
+def imported() -> Tokenizer:
+    """As from another library: signs at the end, ids that are not the library's, a row without a piece."""
+    library = models.Unigram([("<unk>", 0.0), ("▁", -3.0), ("a", -1.0), ("▁b", -2.0), ("</s>", 0.0)], unk_id=0)
+    wrapped = tokenizers_library.Tokenizer(library)
+    wrapped.pre_tokenizer = pre_tokenizers.Metaspace()
+    wrapped.decoder = decoders.Metaspace()
+    wrapped.add_special_tokens(["</s>"])
+    wrapped.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 4)])
+    pieces = ["▁b", "</s>", "a", "", "<unk>", "香香", "▁", "<pad>"]
+    return Tokenizer(wrapped, Signs(pad=7, bos=7, eos=1, unk=4), pieces)
+
+
+def test_an_imported_one_keeps_its_own_ids(tmp_path):
+    tokenizer = imported()
+    assert tokenizer.encode("b a") == [0, 6, 2, 1]
+    assert tokenizer.encode_batch(["b a", ""]) == [[0, 6, 2, 1], [1]]
+    assert tokenizer.encode("a香香ａ")[-3:] == [2, 4, 1]  # full-width a: nothing of ours normalises it
+    assert tokenizer.encode("a香香a") == [6, 2, 5, 2, 1]  # what the library does not know, the vocabulary may
+    assert tokenizer.tokens("b") == ["▁b", "</s>"]
+    assert tokenizer.decode([7, 0, 3, 6, 2, 4, 1]) == "b a"
+    assert tokenizer.vocab_size == 8
+    tokenizer.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert again.signs == tokenizer.signs and again.pieces == tokenizer.pieces
+    assert again.encode("b a香香a") == tokenizer.encode("b a香香a")
+    assert again.fingerprint() == tokenizer.fingerprint()
+    assert 1 not in again.encode("a </s> b")[:-1]
+
+
+def test_signs_of_our_own_are_the_first_four(tokenizers):
+    assert {tokenizer.signs for tokenizer in tokenizers.values()} == {Signs(0, 1, 2, 3)}

@@ -8,7 +8,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 
 from zhuyi.atomic import replacing
 from zhuyi.data.normalization import normalize
-from zhuyi.data.special_tokens import EOS, EOS_ID, SPECIAL_TOKENS, UNK, UNK_ID
+from zhuyi.data.special_tokens import BOS_ID, EOS, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK, UNK_ID
 from zhuyi.data.unigram import train_unigram
 from zhuyi.errors import InputError
 
@@ -63,25 +63,59 @@ class TokenizerConfig:
             raise InputError(f"character_coverage is {self.character_coverage}; it must be between 0.5 and 1")
 
 
+@dataclass(frozen=True)
+class Signs:
+    """The ids of what is no text: the first four in a tokenizer trained here, its own in an imported one.
+
+    Args:   bos: what a target begins with. One id may serve twice: Marian's targets begin with its padding sign.
+            others: further ids that are dropped from texts.
+    """
+
+    pad: int = PAD_ID
+    bos: int = BOS_ID
+    eos: int = EOS_ID
+    unk: int = UNK_ID
+    others: tuple[int, ...] = ()
+
+    def all(self) -> frozenset[int]:
+        return frozenset((self.pad, self.bos, self.eos, self.unk, *self.others))
+
+
 class Tokenizer:
     """Text to ids and back; normalisation and the end sign included."""
 
-    def __init__(self, library: tokenizers.Tokenizer) -> None:
-        """Wrap a tokenizer of the library whose first four pieces are the special ones."""
+    def __init__(
+        self, library: tokenizers.Tokenizer, signs: Signs | None = None, pieces: Sequence[str] | None = None
+    ) -> None:
+        """Wrap a tokenizer of the library.
+
+        Args:   signs: those of an imported vocabulary, whose texts the library alone normalises; None: trained here,
+                so that the first four pieces are the special ones.
+                pieces: by id, where the ids are not the library's own.
+        """
         self._library = library
-        self.vocab_size: int = library.get_vocab_size()
-        self.pieces: list[str] = [library.id_to_token(i) or "" for i in range(self.vocab_size)]
-        byte_level = isinstance(library.decoder, decoders.Sequence) and "ByteLevel" in str(library.decoder)
+        self._imported = signs is not None
+        self.signs = signs or Signs()
+        self._not_text = self.signs.all()
+        own = [library.id_to_token(i) or "" for i in range(library.get_vocab_size())]
+        self.pieces: list[str] = own if pieces is None else list(pieces)
+        self.vocab_size: int = len(self.pieces)
+        self._ids = None if pieces is None else {piece: i for i, piece in enumerate(self.pieces) if piece}
+        byte_level = "ByteLevel" in str(library.decoder)
         self.labels: list[str] = [_byte_label(p) for p in self.pieces] if byte_level else self.pieces
+        if self._imported:
+            library.encode_special_tokens = True  # nobody writes "</s>" into a text and ends it by that
 
     def encode(self, text: str) -> list[int]:
         """Normalise a text and return its ids, the end sign last."""
-        return self._library.encode(_writable(normalize(text))).ids
+        return self._to_ids(self._library.encode(_writable(text if self._imported else normalize(text))))
 
     def encode_batch(self, texts: Sequence[str], *, normalized: bool = False) -> list[list[int]]:
         """Encode many texts on all cores; `normalized` skips the normalisation of texts that have had it."""
-        ready = [_writable(text if normalized else normalize(text)) for text in texts]
-        return [encoding.ids for encoding in self._library.encode_batch_fast(ready)]
+        ready = [_writable(text if normalized or self._imported else normalize(text)) for text in texts]
+        # The fast way leaves the pieces out.
+        encode = self._library.encode_batch_fast if self._ids is None else self._library.encode_batch
+        return [self._to_ids(encoding) for encoding in encode(ready)]
 
     def tokens(self, text: str) -> list[str]:
         """Return the pieces of a text as a reader wants to see them, one for each id of `encode(text)`."""
@@ -89,10 +123,17 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of some ids; special signs are dropped."""
-        return self._library.decode([int(i) for i in ids if i > UNK_ID], skip_special_tokens=False)
+        kept = [int(i) for i in ids if int(i) not in self._not_text]
+        if self._ids is None:
+            return self._library.decode(kept, skip_special_tokens=False)
+        return self._library.decoder.decode([self.pieces[i] for i in kept if self.pieces[i]])
 
     def save(self, path: str | Path) -> None:
-        """Write one JSON file, of the library's own form, whole or not at all."""
+        """Write one JSON file, of the library's own form, whole or not at all.
+
+        An imported one has the key `zhuyi` besides, which the library refuses: its signs, and its pieces by id where
+        the ids are not the library's.
+        """
         with replacing(path) as temporary:
             temporary.write_text(self._json(), encoding="utf-8")
 
@@ -103,26 +144,47 @@ class Tokenizer:
         Raises: InputError: there is no such file, it is broken, or it is a tokenizer of another form.
         """
         try:
-            library = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
-            empty = library.encode("").ids
+            text = Path(path).read_text(encoding="utf-8")
+            # Only an imported one is worth reading twice.
+            values = json.loads(text) if '"zhuyi"' in text else {}
+            own = values.pop("zhuyi", None)
+            library = tokenizers.Tokenizer.from_str(text if own is None else json.dumps(values))
+            tokenizer = cls(library, *_imported_parts(own))
+            empty = tokenizer.encode("")
         except Exception as error:  # the library raises no narrower class
             message = f"{path} is no whole tokenizer file ({error}); train the tokenizer again, or copy it again"
             raise InputError(message) from error
-        first = [library.id_to_token(i) for i in range(len(SPECIAL_TOKENS))]
+        first = tokenizer.pieces[: len(SPECIAL_TOKENS)]
         # Added tokens would be found inside of texts: there a user could write "</s>".
-        if first != list(SPECIAL_TOKENS) or empty != [EOS_ID] or library.get_added_tokens_decoder():
+        if own is None and (first != list(SPECIAL_TOKENS) or empty != [EOS_ID] or library.get_added_tokens_decoder()):
             raise InputError(
                 f"{path} is a tokenizer of another form: its first pieces are {first}, and it makes {empty} of "
-                f"an empty text; expected {list(SPECIAL_TOKENS)} and {[EOS_ID]}: train one with zhuyi"
+                f"an empty text; expected {list(SPECIAL_TOKENS)} and {[EOS_ID]}: train one with zhuyi, or take one "
+                "over with its model by `zhuyi import`"
             )
-        return cls(library)
+        return tokenizer
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that differ wherever two tokenizers do."""
         return hashlib.sha256(self._json().encode()).hexdigest()[:16]
 
+    def _to_ids(self, encoding: Any) -> list[int]:
+        if self._ids is None:
+            return encoding.ids
+        return [self._ids.get(token, self.signs.unk) for token in encoding.tokens]
+
     def _json(self) -> str:
-        return json.dumps(json.loads(self._library.to_str()), ensure_ascii=False, indent=1) + "\n"
+        own = {"signs": asdict(self.signs), "pieces": None if self._ids is None else self.pieces}
+        values = {"zhuyi": own} if self._imported else {}
+        return json.dumps(values | json.loads(self._library.to_str()), ensure_ascii=False, indent=1) + "\n"
+
+
+def _imported_parts(own: dict[str, Any] | None) -> tuple[Signs | None, list[str] | None]:
+    """The signs and pieces of an imported tokenizer's file; neither where it was trained here."""
+    if own is None:
+        return None, None
+    signs = Signs(**{**own["signs"], "others": tuple(own["signs"]["others"])})
+    return signs, own["pieces"]
 
 
 def train_tokenizer(
@@ -286,6 +348,8 @@ _BYTE_VALUES = _byte_values()
 def _byte_label(piece: str) -> str:
     """Show a byte-level piece: its characters where they are whole, else its bytes."""
     if piece in SPECIAL_TOKENS:
+        return piece
+    if any(character not in _BYTE_VALUES for character in piece):  # an imported sign
         return piece
     data = bytes(_BYTE_VALUES[character] for character in piece)
     try:
