@@ -309,7 +309,7 @@ def test_two_processes_write_the_same_bytes_for_real_text(tmp_path):
 
 def imported() -> Tokenizer:
     """As from another library: signs at the end, ids that are not the library's, a row without a piece."""
-    library = models.Unigram([("<unk>", 0.0), ("▁", -3.0), ("a", -1.0), ("▁b", -2.0), ("</s>", 0.0)], unk_id=0)
+    library = models.Unigram([("<unk>", 0.0), ("▁", -3.0), ("a", -1.0), ("▁b", -2.0)], unk_id=0)
     wrapped = tokenizers_library.Tokenizer(library)
     wrapped.pre_tokenizer = pre_tokenizers.Metaspace()
     wrapped.decoder = decoders.Metaspace()
