@@ -100,7 +100,11 @@ class Tokenizer:
         own = [library.id_to_token(i) or "" for i in range(library.get_vocab_size())]
         self.pieces: list[str] = own if pieces is None else list(pieces)
         self.vocab_size: int = len(self.pieces)
-        self._ids = None if pieces is None else {piece: i for i, piece in enumerate(self.pieces) if piece}
+        self._own, self._ids = own, None
+        if pieces is not None:
+            ids = {piece: i for i, piece in enumerate(self.pieces) if piece}
+            self._own_ids = [ids.get(piece, self.signs.unk) for piece in own]
+            self._ids = {piece: i for piece, i in ids.items() if i not in self._not_text}
         byte_level = "ByteLevel" in str(library.decoder)
         self.labels: list[str] = [_byte_label(p) for p in self.pieces] if byte_level else self.pieces
         if self._imported:
@@ -171,7 +175,11 @@ class Tokenizer:
     def _to_ids(self, encoding: Any) -> list[int]:
         if self._ids is None:
             return encoding.ids
-        return [self._ids.get(token, self.signs.unk) for token in encoding.tokens]
+        # Letters that the library does not know come as they are, and the vocabulary may have them.
+        return [
+            self._own_ids[i] if token == self._own[i] else self._ids.get(token, self.signs.unk)
+            for i, token in zip(encoding.ids, encoding.tokens, strict=True)
+        ]
 
     def _json(self) -> str:
         own = {"signs": asdict(self.signs), "pieces": None if self._ids is None else self.pieces}
