@@ -390,7 +390,7 @@ def test_wrong_usage(run: Path, refused: Here, tmp_path: Path) -> None:
 def test_other_failures_are_one_line_and_status_1(
     run: Path, ended: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise RuntimeError("what\nnobody\nforesaw")
 
     monkeypatch.setattr("zhuyi.predict.load", fail)

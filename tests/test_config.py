@@ -15,6 +15,7 @@ from zhuyi.config import RunConfig, apply_change, parse_config, read_recipe
 from zhuyi.errors import InputError
 from zhuyi.models import MODELS
 from zhuyi.run_folder import RunFolder
+from zhuyi.tasks import TASKS
 from zhuyi.training.automatic import as_toml
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
@@ -54,6 +55,10 @@ def changed(*changes: str) -> dict[str, Any]:
         ("train.betas=[0.9, 'x']", 'r.toml: train.betas.1 = "x": input should be a valid number'),
         ("data.train='pairs.tsv'", 'r.toml: data.train = "pairs.tsv": input should be a valid array'),
         ("data.tokenizer.kind=bpee", "r.toml: data.tokenizer.kind = \"bpee\": input should be 'unigram', 'bpe'"),
+        ("train.monitor=blue", "r.toml: train.monitor is 'blue'; did you mean 'bleu'?; choose one of bleu, chrf, loss"),
+        ("train.monitor=accuracy", "r.toml: train.monitor is 'accuracy'; choose one of bleu, chrf, loss"),
+        ("train.final_learning_rate=0.1", "r.toml: train: final_learning_rate lies between 0 and learning_rate"),
+        ("train.final_learning_rate=1e-3", "r.toml: train: final_learning_rate is where cosine and linear end"),
         ("train.schedule=warm", "r.toml: train.schedule = \"warm\": input should be 'noam'"),
         ("train=5", "r.toml: train is a value, but a section [train] was expected"),
         ("data.tokenizer=unigram", "r.toml: data.tokenizer is a value, but a section [data.tokenizer] was expected"),
@@ -144,6 +149,21 @@ def test_a_size_can_be_set() -> None:
     values["model"] = {"name": "transformer"}
     apply_change(values, "model.size=big")
     assert parse_config(values, "r.toml").model.d_model == 1024
+
+
+def test_the_tasks_first_score_is_monitored() -> None:
+    assert parse_config(changed(), "r.toml").train.monitor == "bleu"
+    assert parse_config(changed("train.monitor=loss"), "r.toml").train.monitor == "loss"
+
+
+def test_a_task_that_searches_for_nothing_has_no_such_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "translation", dataclasses.replace(TASKS["translation"], decode=None))
+    with pytest.raises(InputError, match=r"^r.toml: section 'decode' is not for the task translation"):
+        parse_config(changed(), "r.toml")
+    values = {name: section for name, section in changed().items() if name != "decode"}
+    config = parse_config(values, "r.toml")
+    assert config.decode is None
+    assert parse_config(json.loads(config.as_json()), "json") == config
 
 
 def test_later_changes_win() -> None:

@@ -12,6 +12,7 @@ from zhuyi.data.special_tokens import BOS_ID
 from zhuyi.decoding import Sampling
 from zhuyi.errors import InputError
 from zhuyi.predict import Translator
+from zhuyi.tasks import TASKS
 
 PAIRS = number_pairs(7, digits=(1, 3, 6), seed=5)
 
@@ -105,6 +106,23 @@ def test_other_precisions_and_beams_are_refused(run: Path, translator: Translato
         zhuyi.load(run, precision="float8")
     with pytest.raises(InputError, match="beam"):
         translator.translate(["一。"], beam=0)
+
+
+def test_a_run_of_another_task_is_refused_with_what_it_is_for(run: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        zhuyi.load(run, command="brew")
+    assert str(caught.value).startswith(f"{run} is a run of translation, for `zhuyi translate`, `zhuyi evaluate`, ")
+    assert zhuyi.load(run, command="score").config.task == "translation"
+
+
+def test_every_task_has_its_predictor_and_its_commands() -> None:
+    from zhuyi.cli import app
+    from zhuyi.predict import PREDICTORS
+
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert PREDICTORS.keys() == TASKS.keys()
+    for task in TASKS.values():
+        assert set(task.commands) <= verbs
 
 
 def test_the_public_names_are_there() -> None:

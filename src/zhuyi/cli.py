@@ -57,21 +57,22 @@ def train(
     source: Annotated[str, typer.Option(help="The source's language code, such as zh.")] = "",
     target: Annotated[str, typer.Option(help="The target's language code, such as en.")] = "",
     train_files: Annotated[
-        list[str] | None, typer.Option("--train", help="Pairs: .tsv, .jsonl or SOURCE_FILE,TARGET_FILE; .gz of each.")
+        list[str] | None,
+        typer.Option("--train", help="Data; of pairs: .tsv, .jsonl or SOURCE_FILE,TARGET_FILE; .gz of each."),
     ] = None,
     valid: Annotated[
-        list[str] | None, typer.Option(help="Validation pairs; held out of --train where not given.")
+        list[str] | None, typer.Option(help="Validation data; held out of --train where not given.")
     ] = None,
-    test: Annotated[list[str] | None, typer.Option(help="Test pairs, for `zhuyi evaluate`.")] = None,
+    test: Annotated[list[str] | None, typer.Option(help="Test data, for `zhuyi evaluate`.")] = None,
     columns: Annotated[str | None, typer.Option(help="Which columns of a TSV are source and target.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's train.seed.")] = None,
 ) -> None:
-    """Train a model by a recipe, or on your own pairs without one."""
+    """Train a model by a recipe, or on your own data without one."""
     from zhuyi.run_folder import RunFolder
     from zhuyi.training import start
 
     files = {"train": train_files or [], "valid": valid or [], "test": test or []}
-    folder = RunFolder(out or Path("runs") / (recipe.stem if recipe else "translation"))
+    folder = RunFolder(out or Path("runs") / (recipe.stem if recipe else task))
     changes = [*(set_ or []), *([f"train.seed={seed}"] if seed is not None else [])]
     config = start.choose_config(
         recipe,
@@ -94,8 +95,10 @@ def train(
 @app.command()
 def evaluate(
     run: Run,
-    pairs: Annotated[list[str] | None, typer.Option(help="Pairs to score on; the run's test pairs otherwise.")] = None,
-    columns: Columns = "1,2",
+    pairs: Annotated[
+        list[str] | None, typer.Option("--pairs", "--test", help="Data to score on; the run's own test data otherwise.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="Which columns of a TSV are source and target.")] = None,
     beam: Beam = None,
     alpha: Annotated[float | None, typer.Option(help="Of the length rule.")] = None,
     precision: Precision = None,
@@ -103,20 +106,12 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Also write the translations here, one a line.")] = None,
     json_: Json = False,
 ) -> None:
-    """Score a run: BLEU with its signature, chrF, speed."""
-    from zhuyi.evaluation import evaluate_pairs
+    """Score a run; of a translation run: BLEU with its signature, chrF, speed."""
+    from zhuyi.evaluation import Wanted, evaluate_run
     from zhuyi.predict import load
 
-    scores = evaluate_pairs(
-        load(run, precision),
-        pairs,
-        columns=_columns(columns) if pairs else None,
-        beam=beam,
-        alpha=alpha,
-        lowercase=lowercase,
-        output=output,
-        warn=typer_echo_error,
-    )
+    wanted = Wanted(pairs, _columns(columns) if columns else None, beam, alpha, lowercase, output)
+    scores = evaluate_run(load(run, precision, command="evaluate"), wanted, typer_echo_error)
     if json_:
         typer.echo(json.dumps(scores, ensure_ascii=False))
     else:
@@ -185,7 +180,7 @@ def translate(
     from zhuyi.streams import translate_stream
 
     translate_stream(
-        load(run, precision),
+        load(run, precision, command="translate"),
         texts=texts or None,
         input_path=input_,
         output_path=output,
@@ -206,7 +201,7 @@ def score(
     from zhuyi.evaluation import score_lines
     from zhuyi.predict import load
 
-    for line in score_lines(load(run, precision), pairs, _columns(columns), jsonl, typer_echo_error):
+    for line in score_lines(load(run, precision, command="score"), pairs, _columns(columns), jsonl, typer_echo_error):
         typer.echo(line)
 
 
@@ -225,7 +220,16 @@ def attention(
     from zhuyi.predict import load
     from zhuyi.visualize import draw
 
-    draw(load(run), text, out, target=target, place=place, layer=layer, head=head, positions=positions)
+    draw(
+        load(run, command="attention"),
+        text,
+        out,
+        target=target,
+        place=place,
+        layer=layer,
+        head=head,
+        positions=positions,
+    )
     typer.echo(str(out))
 
 

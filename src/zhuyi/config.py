@@ -4,14 +4,13 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
 from zhuyi.models import MODELS
 from zhuyi.tasks import TASKS
@@ -25,7 +24,8 @@ class TrainConfig:
             accumulation: micro-batches a step, in each process.
             learning_rate: the peak; under `noam` a factor (1 is the paper's).
             precision: `auto` takes bfloat16 where the processor or GPU multiplies faster in it.
-            monitor: the validation score that chooses the best weights and stops early.
+            final_learning_rate: what `cosine` and `linear` fall to.
+            monitor: the validation score that chooses the best weights and stops early; the task's first where empty.
             patience: evaluations without a better score before stopping; 0 never stops early.
             average: whose weights are averaged into the final ones: the last or the best `average_checkpoints`
             evaluations', or none (then the best alone).
@@ -43,6 +43,7 @@ class TrainConfig:
     batch_tokens: int = 2048
     accumulation: int = 1
     learning_rate: float = 1.0
+    final_learning_rate: float = 0.0
     schedule: Literal["noam", "inverse-sqrt", "cosine", "linear", "plateau", "constant"] = "noam"
     warmup_steps: int = 4000
     betas: tuple[float, float] = (0.9, 0.98)
@@ -53,7 +54,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     eval_every_steps: int = 500
     save_every_steps: int = 500
-    monitor: Literal["bleu", "loss"] = "bleu"
+    monitor: str = ""
     patience: int = 0
     average: Literal["last", "best", "none"] = "best"
     average_checkpoints: int = 5
@@ -76,6 +77,7 @@ class TrainConfig:
         for name in ("learning_rate", "epsilon"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        self._check_final_rate()
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing lies in [0, 1), got {self.label_smoothing}")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -94,16 +96,28 @@ class TrainConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
+    def _check_final_rate(self) -> None:
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate lies between 0 and learning_rate = {self.learning_rate}, "
+                f"got {self.final_learning_rate}"
+            )
+        if self.final_learning_rate and self.schedule not in ("cosine", "linear"):
+            raise ValueError(f"final_learning_rate is where cosine and linear end, but schedule is {self.schedule}")
+
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run is made from; `model`, `data` belong to MODELS and TASKS entries."""
+    """Everything that a run is made from; `model`, `data` and `decode` belong to MODELS and TASKS entries.
+
+    `decode` is None where the task searches for nothing.
+    """
 
     task: str
     model: Any
     data: Any
     train: TrainConfig
-    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    decode: Any = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as in the TOML and the JSON."""
@@ -165,9 +179,24 @@ def parse_config(values: Mapping[str, Any], origin: str) -> RunConfig:
         task=task,
         model=_parse(MODELS[name].config, _sized(model, MODELS[name].sizes, origin), "model", origin),
         data=_parse(TASKS[task].data, values.get("data", {}), "data", origin),
-        train=_parse(TrainConfig, values.get("train", {}), "train", origin),
-        decode=_parse(DecodeConfig, values.get("decode", {}), "decode", origin),
+        train=_monitored(_parse(TrainConfig, values.get("train", {}), "train", origin), TASKS[task].scores, origin),
+        decode=_parse_decode(task, values.get("decode"), origin),
     )
+
+
+def _monitored(train: TrainConfig, scores: Collection[str], origin: str) -> TrainConfig:
+    """The same with a score that the task has."""
+    name = _choice(train.monitor or next(iter(scores)), scores, "train.monitor", origin)
+    return dataclasses.replace(train, monitor=name)
+
+
+def _parse_decode(task: str, section: Any, origin: str) -> Any:
+    config = TASKS[task].decode
+    if config is not None:
+        return _parse(config, {} if section is None else section, "decode", origin)
+    if section:
+        raise InputError(f"{origin}: section 'decode' is not for the task {task}, which searches for nothing")
+    return None
 
 
 def _sized(model: dict[str, Any], sizes: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -178,7 +207,7 @@ def _sized(model: dict[str, Any], sizes: Mapping[str, Any], origin: str) -> dict
     return {**dataclasses.asdict(sizes[size]), **{key: value for key, value in model.items() if key != "size"}}
 
 
-def _choice(value: Any, known: Mapping[str, Any], key: str, origin: str) -> str:
+def _choice(value: Any, known: Collection[str], key: str, origin: str) -> str:
     if not isinstance(value, str) or value not in known:
         found = "is missing" if value is None else f"is '{value}'"
         raise InputError(f"{origin}: {key} {found}{_did_you_mean(str(value), known)}; choose one of {', '.join(known)}")

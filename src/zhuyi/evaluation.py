@@ -1,8 +1,9 @@
-"""A run's scores on pairs of text, and the likelihood of given translations."""
+"""A run's scores on data of its task, and the likelihood of given translations."""
 
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,55 @@ from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.predict import Translator
 
 SCORED_TOGETHER = 256
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `zhuyi evaluate` was asked for.
+
+    Args:   files: what to score on; the run's own test files where None.
+            columns, beam, alpha, lowercase: of translations; None or False where not given.
+            output: where what the model answers is written too, one a line.
+    """
+
+    files: Sequence[str] | None = None
+    columns: tuple[int, int] | None = None
+    beam: int | None = None
+    alpha: float | None = None
+    lowercase: bool = False
+    output: Path | None = None
+
+    def refuse(self, *names: str) -> None:
+        """Raise InputError where one of these was given, which the run's task has no use for."""
+        for name in names:
+            if getattr(self, name) not in (None, False):
+                raise InputError(f"--{name} is not for runs of this task; leave it out")
+
+
+def evaluate_run(predictor: Any, wanted: Wanted, warn: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
+    """Score a loaded run as its task is scored.
+
+    Raises: InputError: no data to score on, or an option that is not for the task.
+    """
+    return EVALUATIONS[predictor.config.task](predictor, wanted, warn)
+
+
+def _evaluate_translations(translator: Translator, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
+    return evaluate_pairs(
+        translator,
+        wanted.files,
+        columns=(wanted.columns or (1, 2)) if wanted.files else None,
+        beam=wanted.beam,
+        alpha=wanted.alpha,
+        lowercase=wanted.lowercase,
+        output=wanted.output,
+        warn=warn,
+    )
+
+
+EVALUATIONS: dict[str, Callable[[Any, Wanted, Callable[[str], None]], dict[str, Any]]] = {
+    "translation": _evaluate_translations,
+}
 
 
 def evaluate_pairs(

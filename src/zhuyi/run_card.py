@@ -28,7 +28,7 @@ def _facts(folder: RunFolder) -> dict[str, str]:
         "run": str(folder.path),
         "task": config.task,
         "model": ", ".join(f"{key} {value}" for key, value in config.as_dict()["model"].items()),
-        "data": f"{config.data.source} to {config.data.target}: {', '.join(config.data.train)}",
+        "data": config.data.describe(),
     }
     if folder.weights_path.exists():
         parameters = sum(weight.numel() for weight in folder.read_weights().values())

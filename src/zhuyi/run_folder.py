@@ -82,8 +82,8 @@ class RunFolder:
         self._check_weights_exist()
         return read_tensors(self.weights_path)
 
-    def translator_files(self) -> list[Path]:
-        """What a translator is loaded from: config, weights and tokenizers.
+    def needed_files(self) -> list[Path]:
+        """What the run is loaded from: config, weights and tokenizers.
 
         Raises: InputError: no such run, or no weights in it yet.
         """

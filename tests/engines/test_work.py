@@ -19,7 +19,7 @@ OPTIONS = {"beam": 3, "n_best": 2, "alpha": None, "rule": None, "seed": 1}
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = random_run(tmp_path_factory.mktemp("run") / "random")
-    hashes = file_hashes(folder.translator_files())
+    hashes = file_hashes(folder.needed_files())
     assert set(hashes) == {"config.json", "model.safetensors", "tokenizer.json"}
     return Job(str(folder.path), hashes, None, OPTIONS, False, threads=torch.get_num_threads())
 
@@ -51,10 +51,10 @@ def test_other_weights_and_another_version_are_refused(job: Job, tmp_path: Path)
 
 def test_the_files_of_a_run_without_weights_are_asked_for(job: Job, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json here"):
-        RunFolder(tmp_path).translator_files()
+        RunFolder(tmp_path).needed_files()
     (tmp_path / "config.json").write_bytes((Path(job.run) / "config.json").read_bytes())
     with pytest.raises(InputError, match=r"no model\.safetensors here yet"):
-        RunFolder(tmp_path).translator_files()
+        RunFolder(tmp_path).needed_files()
 
 
 def test_an_error_is_one_line() -> None:

@@ -44,6 +44,14 @@ def test_falls() -> None:
     assert rates(100, schedule="constant")[10:] == [0.5] * 90
 
 
+def test_falls_may_end_above_zero() -> None:
+    for schedule in ("cosine", "linear"):
+        to_zero = rates(100, schedule=schedule)
+        above = rates(100, schedule=schedule, final_learning_rate=0.05)
+        assert above[:10] == to_zero[:10]  # the rise is the same
+        assert above[10:] == pytest.approx([0.05 + 0.9 * rate for rate in to_zero[10:]])
+
+
 def test_the_plateau_stands_where_its_factor_says() -> None:
     config = TrainConfig(max_steps=9, learning_rate=0.5, warmup_steps=2, schedule="plateau")
     assert learning_rate(config, 7, 64, 0.25) == 0.125

@@ -57,7 +57,7 @@ def translate_file(
             WorkerFailed: a window failed twice.
     """
     input_path, output_path = _check_usage(texts, input_path, output_path, engine, address)
-    files = find_run(run).translator_files()
+    files = find_run(run).needed_files()
     if precision == "auto" and address:  # nobody here knows those machines
         precision = "float32"
     elif precision == "auto":  # once for all workers

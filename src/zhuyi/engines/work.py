@@ -69,8 +69,8 @@ class Worker:
             raise InputError(f"a worker has zhuyi {__version__}, the command {job.version}; install one everywhere")
         torch.set_num_threads(job.threads)
         self._job = job
-        self._translator = load(job.run, job.precision, job.device)
-        if file_hashes(RunFolder(job.run).translator_files()) != job.run_hashes:
+        self._translator = load(job.run, job.precision, job.device, command="translate")
+        if file_hashes(RunFolder(job.run).needed_files()) != job.run_hashes:
             raise InputError(f"{job.run}: its files have changed since the command began; start it again")
 
     def translate(self, texts: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ def export(run: str | Path, to: str, out: str | Path) -> None:
         raise InputError(f"{out} exists already; give a new folder by --out, or remove that one")
     if not out.parent.is_dir():
         raise InputError(f"{out} cannot be written: there is no folder {out.parent}; make it first")
-    translator = load(run, "float32", "cpu")
+    translator = load(run, "float32", "cpu", command="export")
     unfinished = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()

@@ -3,18 +3,36 @@
 from dataclasses import dataclass
 from typing import Any
 
+from zhuyi.decoding.config import DecodeConfig
 from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.translation import TranslationTask
 
 
 @dataclass(frozen=True)
 class TaskType:
-    """A task's data config and its class."""
+    """What a task is made of, and what its runs are for.
+
+    Args:   data: the class of a config's section [data], with `train`, `valid` and `test` files and `describe()`.
+            task: the class that training drives.
+            scores: what `train.monitor` may name of the scores that `evaluate` returns, the default first; `loss` is
+            `valid_loss`.
+            commands: the sub-commands that serve its runs, the main one first.
+            decode: the class of the section [decode]; None where nothing is searched for.
+    """
 
     data: type[Any]
     task: type[Any]
+    scores: tuple[str, ...]
+    commands: tuple[str, ...]
+    decode: type[Any] | None = None
 
 
 TASKS: dict[str, TaskType] = {
-    "translation": TaskType(PairDataConfig, TranslationTask),
+    "translation": TaskType(
+        PairDataConfig,
+        TranslationTask,
+        scores=("bleu", "chrf", "loss"),
+        commands=("translate", "evaluate", "score", "attention", "export"),
+        decode=DecodeConfig,
+    ),
 }

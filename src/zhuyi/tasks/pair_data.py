@@ -56,6 +56,10 @@ class PairDataConfig:
         if "-" in (*self.train, *self.valid, *self.test):
             raise ValueError("training needs to read its pairs more than once: give a file, not -")
 
+    def describe(self) -> str:
+        """The data in a line, for people."""
+        return f"{self.source} to {self.target}: {', '.join(self.train)}"
+
 
 @dataclass(frozen=True)
 class PairBatch:
@@ -82,8 +86,9 @@ class PairBatch:
 class PairBatches:
     """The batches of one split: their order in each epoch, and what a batch's rows hold."""
 
-    def __init__(self, corpus: Corpus, batch_tokens: int, seed: int) -> None:
+    def __init__(self, corpus: Corpus, batch_tokens: int, seed: int, bos_id: int = BOS_ID) -> None:
         self.corpus = corpus
+        self._bos_id = bos_id
         self._batch_tokens = batch_tokens
         self._seed = seed
         self._lengths = np.stack([corpus.lengths("source"), corpus.lengths("target")], axis=1)  # (N, 2)
@@ -109,7 +114,7 @@ class PairBatches:
     def load(self, rows: np.ndarray) -> PairBatch:
         src, src_mask = batching.pad([self.corpus.ids("source", int(row)) for row in rows])
         expected, tgt_mask = batching.pad([self.corpus.ids("target", int(row)) for row in rows])
-        tgt = np.concatenate([np.full((len(rows), 1), BOS_ID), expected[:, :-1]], axis=1)
+        tgt = np.concatenate([np.full((len(rows), 1), self._bos_id), expected[:, :-1]], axis=1)
         return PairBatch(*map(torch.from_numpy, (src, src_mask, tgt, expected, tgt_mask)))
 
     def lines(self, rows: np.ndarray) -> list[str]:

@@ -1,14 +1,29 @@
-"""A recipe for somebody's own sentence pairs, from their counts and the machine's: the same facts, the same recipe."""
+"""A recipe for somebody's own data, from its counts and the machine's: the same facts, the same recipe."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs
+from zhuyi.errors import InputError
 from zhuyi.machine import memory_gib, num_cores
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line tells of the data where there is no recipe.
+
+    Args:   files: by split; there are some for `train`.
+            languages: source and target, each empty where not given.
+            columns: which columns of a file hold what is wanted; None where not given.
+    """
+
+    files: Mapping[str, Sequence[str]]
+    languages: tuple[str, str] = ("", "")
+    columns: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +123,19 @@ def automatic_recipe(
         f"batches of {batch_tokens:,} tokens: few pairs want small ones; {memory_gib():.0f} GiB of memory bear them",
         f"at most {epochs} epochs, about {epochs * pairs:,} pairs seen; fewer if 8 evaluations bring no better BLEU",
     ]
+
+
+def _recipe_for_pairs(given: Given) -> tuple[dict[str, Any], list[str]]:
+    if not all(given.languages):
+        raise InputError("give the languages too: --source zh --target en, say")
+    extra = {split: given.files[split] for split in ("valid", "test")}
+    return automatic_recipe(*given.languages, given.files["train"], given.columns or (1, 2), extra)
+
+
+# The tasks that can be trained without a recipe: what makes one, as plain values, and why each choice was made.
+AUTOMATIC: dict[str, Callable[[Given], tuple[dict[str, Any], list[str]]]] = {
+    "translation": _recipe_for_pairs,
+}
 
 
 def _choose_size(pairs: int) -> tuple[Size, str]:

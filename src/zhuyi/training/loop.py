@@ -18,6 +18,7 @@ from torch import nn
 from zhuyi.config import RunConfig, TrainConfig, parse_config
 from zhuyi.errors import InputError
 from zhuyi.machine import choose_precision, peak_memory_gib
+from zhuyi.metrics import LOWER_IS_BETTER
 from zhuyi.models import MODELS
 from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
 from zhuyi.tasks import TASKS
@@ -244,7 +245,9 @@ class _Training:
         return model
 
     def _monitored(self, scores: dict[str, Any]) -> float:
-        return -scores["valid_loss"] if self.settings.monitor == "loss" else scores[self.settings.monitor]
+        """The score that is watched, such that more is better."""
+        name = "valid_loss" if self.settings.monitor == "loss" else self.settings.monitor
+        return -scores[name] if name in LOWER_IS_BETTER else scores[name]
 
     def _save(self) -> None:
         """A checkpoint, then the best weights so far for the user, then away with what nobody needs."""
@@ -371,12 +374,12 @@ class _Training:
             if "memory" not in str(error).lower():
                 raise
             raise InputError(
-                f"the largest batch ({len(rows)} pairs, {batch.num_tokens} target tokens) does not fit the memory; "
+                f"the largest batch ({len(rows)} rows, {batch.num_tokens} tokens) does not fit the memory; "
                 f"lower train.batch_tokens (now {self.settings.batch_tokens})"
             ) from None
         self.optimizer.zero_grad()
         self.log.say(
-            f"The largest batch, {len(rows)} rows and {batch.num_tokens:,} target tokens, fits: "
+            f"The largest batch, {len(rows)} rows and {batch.num_tokens:,} tokens, fits: "
             f"{peak_memory_gib(self.processes.device):.1f} GiB of memory at its peak."
         )
 
@@ -461,7 +464,7 @@ def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch
     reach, longest = values["model"].get("max_len"), values["data"].get("max_len")
     if reach and longest and reach < longest:
         raise InputError(
-            f"model.max_len = {reach}, but data.max_len = {longest} lets longer pairs in; "
+            f"model.max_len = {reach}, but data.max_len = {longest} lets longer rows in; "
             "raise the one or lower the other"
         )
     if values["train"]["precision"] == "auto":

@@ -11,7 +11,8 @@ def learning_rate(config: TrainConfig, step: int, d_model: int, plateau_factor: 
     Args:   plateau_factor: what the `plateau` schedule has come down to.
     Source: `noam`: Vaswani et al. 2017, eq. 3, times `learning_rate`. The others rise linearly for `warmup_steps`
             to `learning_rate`; `inverse-sqrt` then falls as warmup_steps^0.5 / step^0.5, `cosine` along half a cosine
-            and `linear` along a line to zero at `max_steps`, `plateau` by halves whenever the score stands still.
+            and `linear` along a line to `final_learning_rate` at `max_steps`, `plateau` by halves whenever the score
+            stands still.
     """
     warmup = max(1, config.warmup_steps)
     if config.schedule == "noam":
@@ -25,13 +26,18 @@ def _fall(config: TrainConfig, step: int, warmup: int, plateau_factor: float) ->
         case "inverse-sqrt":
             return math.sqrt(warmup / max(step, warmup))
         case "cosine":
-            return 0.5 + 0.5 * math.cos(math.pi * _way_down(config, step, warmup))
+            return _to_floor(config, 0.5 + 0.5 * math.cos(math.pi * _way_down(config, step, warmup)))
         case "linear":
-            return 1 - _way_down(config, step, warmup)
+            return _to_floor(config, 1 - _way_down(config, step, warmup))
         case "plateau":
             return plateau_factor
         case _:
             return 1.0
+
+
+def _to_floor(config: TrainConfig, fall: float) -> float:
+    floor = config.final_learning_rate / config.learning_rate
+    return floor + (1 - floor) * fall if floor else fall
 
 
 def _way_down(config: TrainConfig, step: int, warmup: int) -> float:

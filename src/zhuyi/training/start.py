@@ -8,7 +8,7 @@ from zhuyi.atomic import replacing
 from zhuyi.config import RunConfig, apply_change, parse_config, read_recipe
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder
-from zhuyi.training.automatic import as_toml, automatic_recipe
+from zhuyi.training.automatic import AUTOMATIC, Given, as_toml
 from zhuyi.training.loop import train
 from zhuyi.training.processes import Processes
 
@@ -42,17 +42,14 @@ def choose_config(
     given = [f"data.{key}={value!r}" for key, value in zip(("source", "target"), languages, strict=True) if value]
     if recipe is not None:
         return read_recipe(recipe, [*_data_changes(files, columns), *given, *changes])
-    if task != "translation":
-        raise InputError(f"--task {task}: without a recipe only translation can be trained")
+    if task not in AUTOMATIC:
+        raise InputError(f"--task {task}: without a recipe only {' or '.join(AUTOMATIC)} can be trained")
     if not files["train"]:
-        raise InputError("nothing to train on: give a RECIPE.toml, or --train pairs.tsv with --source and --target")
-    if not all(languages):
-        raise InputError("give the languages too: --source zh --target en, say")
-    extra: dict[str, Sequence[str]] = {split: files[split] for split in ("valid", "test")}
-    values, reasons = automatic_recipe(*languages, files["train"], columns or (1, 2), extra)
+        raise InputError("nothing to train on: give a RECIPE.toml, or --train FILE (pairs with --source and --target)")
+    values, reasons = AUTOMATIC[task](Given(files, languages, columns))
     for change in changes:
         apply_change(values, change)
-    config = parse_config(values, "the recipe made for these pairs")
+    config = parse_config(values, "the recipe made for this data")
     if Processes.is_first_here():
         folder.path.mkdir(parents=True, exist_ok=True)
         with replacing(folder.path / "recipe.toml") as path:

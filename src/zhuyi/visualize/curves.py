@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zhuyi.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from zhuyi.visualize import figures
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ PANELS = {
     "tokens a second": ("tokens_per_second",),
 }
 LABELS = {"train_loss": "training", "valid_loss": "validation"}
-LOWER_IS_BETTER = ("valid_loss", "perplexity", "wer", "cer", "mae", "rmse", "mape")
-HIGHER_IS_BETTER = ("bleu", "chrf", "accuracy")
 COLOURS = ("#8fb4de", "#1f4e8c")
 COLUMNS = 2
 

@@ -1,9 +1,8 @@
-"""Load a run and use it: text in, text out."""
+"""A translation run in memory: texts to translations, their likelihood, and where the model looked."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,15 +16,10 @@ from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Rule
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
-from zhuyi.machine import choose_translation_precision, keep_freed_memory
-from zhuyi.models import MODELS
 from zhuyi.nn.maps import Maps
-from zhuyi.nn.packed import can_pack_bfloat16, pack
-from zhuyi.run_folder import RunFolder, find_run, set_weights
+from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.pair_data import load_tokenizers
 from zhuyi.tasks.translation import Translation, translate_texts
-
-PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -68,6 +62,16 @@ class Translator:
         self.config = config
         self.precision = precision
         self.source_tokenizer, self.target_tokenizer = tokenizers
+
+    @classmethod
+    def from_folder(cls, model: nn.Module, config: RunConfig, folder: RunFolder, precision: str) -> Self:
+        """Read the tokenizers too.
+
+        Raises: InputError: they are missing, broken, or of another model.
+        """
+        tokenizers = load_tokenizers(config.data, folder.path)
+        _check_fit(config, tokenizers, folder)
+        return cls(model, config, tokenizers, precision)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -197,41 +201,6 @@ class Translator:
         ids, mask = pad([np.array(row) for row in rows])
         device = next(self.model.parameters()).device
         return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-
-
-def load(name: str | Path, precision: str | None = None, device: str | None = None) -> Translator:
-    """Load a run's folder, or a shipped model by its name.
-
-    Args:   precision: `float32` (the default), `bfloat16`, `int8`, or `auto`, the fastest that the machine supports.
-            device: `cpu`, `cuda`, ...; a GPU where there is one.
-    The model is for use without gradients, and packed weights are not among its parameters. glibc is told to keep
-    freed memory, for the whole process.
-    Raises: InputError: no such run, no weights in it yet, files that are broken or do not belong together.
-    """
-    keep_freed_memory()
-    folder = find_run(name)
-    config = folder.read_config()
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precision = _chosen(precision, target)
-    tokenizers = load_tokenizers(config.data, folder.path)
-    _check_fit(config, tokenizers, folder)
-    model = MODELS[config.model.name].module(config.model)
-    set_weights(model, folder.read_weights(), folder.weights_path)
-    model = model.eval().requires_grad_(False)
-    if target.type == "cpu" and (precision == "int8" or (precision == "bfloat16" and can_pack_bfloat16())):
-        return Translator(pack(model, precision), config, tokenizers, precision)
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return Translator(model.to(target, dtype), config, tokenizers, precision)
-
-
-def _chosen(precision: str | None, device: torch.device) -> str:
-    if precision == "auto":
-        return choose_translation_precision(device)
-    if precision is not None and precision not in PRECISIONS:
-        raise InputError(f"precision is {precision}; choose auto, {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
-    if precision == "int8" and device.type != "cpu":
-        raise InputError(f"precision int8 is for processors; on {device.type} choose bfloat16")
-    return precision or "float32"
 
 
 def _check_fit(config: RunConfig, tokenizers: tuple[Tokenizer, Tokenizer], folder: RunFolder) -> None:
