@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import settings
 from torch import Tensor, nn
 
 from zhuyi.models import MODELS
+from zhuyi.models.bert import BertConfig
 from zhuyi.models.transformer import TransformerConfig
 from zhuyi.nn import attention
 from zhuyi.tasks.pair_data import PairBatch
@@ -55,6 +57,22 @@ def translation_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     return task.loss(model, batch, smoothing=0.1)[0]
 
 
+def encoder_inputs(config: Any) -> dict[str, Tensor]:
+    ids, mask = padded_ids([5, 9, 1], config.vocab_size, torch.Generator().manual_seed(2))
+    return {"ids": ids, "mask": mask}
+
+
+def heads_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """Of whatever heads the encoder has, each against labels of its own."""
+    x = model(**inputs)
+    logits = [model.masked_word_head(x[inputs["mask"]])] if model.masked_word_head is not None else []
+    if model.pooler is not None:
+        heads = [head for head in (model.next_sentence_head, model.classifier) if head is not None]
+        logits += [head(model.pooler(x)) for head in heads]
+    losses = [F.cross_entropy(each, torch.arange(len(each)) % each.shape[-1]) for each in logits]
+    return torch.stack(losses).sum()
+
+
 # Sizes pairwise different, so that no dimension can stand in for another: heads and head_dim are primes.
 TINY: dict[str, Tiny] = {
     "transformer": Tiny(
@@ -76,6 +94,23 @@ TINY: dict[str, Tiny] = {
         },
         text_to_text_inputs,
         translation_loss,
+    ),
+    "bert": Tiny(
+        {
+            "masked-words": BertConfig(
+                d_model=14, num_heads=2, d_ff=22, num_layers=3, max_len=41, vocab_size=29, masked_word_head=True,
+            ),
+            "classes": BertConfig(
+                d_model=15, num_heads=3, d_ff=19, num_layers=2, activation="relu", max_len=43, vocab_size=23,
+                num_segments=0, pooler=True, pooler_activation="relu", num_labels=4,
+            ),
+            "pre-training": BertConfig(
+                d_model=22, num_heads=2, d_ff=17, num_layers=1, activation="gelu-tanh", max_len=47, vocab_size=31,
+                num_segments=3, masked_word_head=True, tie_embeddings=False, pooler=True, next_sentence_head=True,
+            ),
+        },
+        encoder_inputs,
+        heads_loss,
     ),
 }  # fmt: skip
 

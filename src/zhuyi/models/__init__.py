@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from zhuyi.models.bert import PUBLISHED_SIZES as BERT_SIZES
+from zhuyi.models.bert import Bert, BertConfig
 from zhuyi.models.transformer import PUBLISHED_SIZES, Transformer, TransformerConfig
 
 
@@ -20,4 +22,5 @@ class Architecture:
 
 MODELS: dict[str, Architecture] = {
     "transformer": Architecture(TransformerConfig, Transformer, dict(PUBLISHED_SIZES)),
+    "bert": Architecture(BertConfig, Bert, dict(BERT_SIZES)),
 }
