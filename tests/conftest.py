@@ -89,6 +89,7 @@ TINY: dict[str, Tiny] = {
             "layerwise": TransformerConfig(
                 d_model=14, num_heads=3, head_dim=5, d_ff=17, num_encoder_layers=2, num_decoder_layers=2,
                 activation="silu", norm_first=True, memory="layerwise", tie_embeddings="none",
+                scale_embeddings=False, output_bias=True,
                 max_len=47, source_vocab_size=19, target_vocab_size=23,
             ),
         },

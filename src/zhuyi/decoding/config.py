@@ -13,6 +13,7 @@ class DecodeConfig:
             stop: `exact` goes on until nothing open can beat what is finished; `first` until `beam` are finished.
             batch_rows: hypotheses advanced together.
             longest_sentence: source tokens; a longer text is cut into sentences (0: found from the training data).
+            forbidden: ids that are never written; null: the target's signs but for its end.
     """
 
     beam: int = 5
@@ -21,6 +22,7 @@ class DecodeConfig:
     stop: Literal["exact", "first"] = "exact"
     batch_rows: int = 256
     longest_sentence: int = 0
+    forbidden: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.beam < 1:

@@ -27,6 +27,8 @@ class TransformerConfig:
             `layerwise`: decoder layer i attends encoder layer i.
             tie_embeddings: `three-way`: source, target and output share one table (section 3.4; one joint vocabulary);
             `decoder`: target and output do; `none`.
+            scale_embeddings: whether embeddings are multiplied by sqrt(d_model), as in the paper.
+            output_bias: whether each token's logit has a bias, as Marian's have.
             source_vocab_size, target_vocab_size: 0 means "from the tokenizers".
     """
 
@@ -45,6 +47,8 @@ class TransformerConfig:
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     memory: Literal["last", "layerwise"] = "last"
     tie_embeddings: Literal["three-way", "decoder", "none"] = "three-way"
+    scale_embeddings: bool = True
+    output_bias: bool = False
     max_len: int = 512
     source_vocab_size: int = 0
     target_vocab_size: int = 0
@@ -120,11 +124,12 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         c = config.layer
-        self.source_embedding = TokenEmbedding(config.source_vocab_size, c.d_model)
+        scaled = config.scale_embeddings
+        self.source_embedding = TokenEmbedding(config.source_vocab_size, c.d_model, scaled=scaled)
         self.target_embedding = (
             self.source_embedding
             if config.tie_embeddings == "three-way"
-            else TokenEmbedding(config.target_vocab_size, c.d_model)
+            else TokenEmbedding(config.target_vocab_size, c.d_model, scaled=scaled)
         )
         positions = SinusoidalPositions if config.positions == "sinusoidal" else LearnedPositions
         self.source_positions = positions(config.max_len, c.d_model)
@@ -138,7 +143,8 @@ class Transformer(nn.Module):
         self.output_projection = OutputProjection(
             nn.Parameter(self.target_embedding.weight.detach().clone())
             if config.tie_embeddings == "none"
-            else self.target_embedding.weight
+            else self.target_embedding.weight,
+            bias=config.output_bias,
         )
 
     @property

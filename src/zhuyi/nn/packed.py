@@ -78,6 +78,6 @@ def pack(model: nn.Module, precision: str) -> nn.Module:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, Linear | OutputProjection):
-                bias = None if isinstance(child, OutputProjection) or child.bias is None else child.bias.detach()
+                bias = None if child.bias is None else child.bias.detach()
                 setattr(module, name, packed(child.weight.detach(), bias))
     return model

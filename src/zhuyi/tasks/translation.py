@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from zhuyi.data.batches import pad
 from zhuyi.data.normalization import contains_han, split_clauses, split_sentences
-from zhuyi.data.special_tokens import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from zhuyi.data.tokenizers import Tokenizer
+from zhuyi.data.special_tokens import BOS_ID
+from zhuyi.data.tokenizers import Signs, Tokenizer
 from zhuyi.data.windows import windows
 from zhuyi.decoding import (
     Beam,
@@ -109,8 +109,8 @@ class TranslationTask:
         self._decode = decode
         self._data = data
         self._batches = {
-            "train": PairBatches(data.train, batch_tokens, seed),
-            "valid": PairBatches(data.valid, batch_tokens, seed),
+            "train": PairBatches(data.train, batch_tokens, seed, data.target_tokenizer.signs.bos),
+            "valid": PairBatches(data.valid, batch_tokens, seed, data.target_tokenizer.signs.bos),
         }
 
     @classmethod
@@ -148,8 +148,9 @@ class TranslationTask:
         """The summed loss to minimise, the summed negative log-likelihood, and how many tokens they are of."""
         states = model.decoder_states(batch.src, batch.tgt, batch.src_mask, batch.tgt_mask)
         real = states[batch.tgt_mask]  # (tokens, D)
-        weight = model.output_projection.weight
-        loss, nll = projected_cross_entropy(real, weight, batch.expected[batch.tgt_mask], smoothing=smoothing)
+        table = model.output_projection
+        expected = batch.expected[batch.tgt_mask]
+        loss, nll = projected_cross_entropy(real, table.weight, expected, bias=table.bias, smoothing=smoothing)
         return loss, nll, real.shape[0]
 
     @torch.inference_mode()
@@ -179,7 +180,7 @@ class TranslationTask:
         ]
 
     def _translate(self, model: TextToTextModel, texts: list[str]) -> Iterator[Translation]:
-        greedy = DecodeConfig(beam=1, batch_rows=self._decode.batch_rows)
+        greedy = replace(self._decode, beam=1, longest_sentence=0)
         return translate_texts(model, self._data.source_tokenizer, self._data.target_tokenizer, texts, greedy)
 
 
@@ -206,7 +207,7 @@ def translate_texts(
     """
     rule = rule or _rule(decode, n_best)
     limit = min(decode.longest_sentence or model.max_len - 1, model.max_len - 1)
-    search = open_search(model, rule)
+    search = open_search(model, rule, target_tokenizer.signs, decode.forbidden)
     for window in windows(texts):
         plans = [_plan(text, source_tokenizer, limit) for text in window]
         found = _translate_sentences(search, plans, model.max_len, decode.batch_rows, seed)
@@ -214,15 +215,29 @@ def translate_texts(
             yield _assemble(plan, found, target_tokenizer, n_best)
 
 
-def open_search(model: TextToTextModel, rule: Rule) -> Search:
-    """The search that every translation goes through; its requests' inputs are source ids, end sign included."""
+def open_search(
+    model: TextToTextModel,
+    rule: Rule,
+    signs: Signs | None = None,
+    forbidden: Sequence[int] | None = None,
+    *,
+    guarded: bool = True,
+) -> Search:
+    """The search that every translation goes through; its requests' inputs are source ids, end sign included.
+
+    Args:   signs: the target tokenizer's; those of our own where not given.
+            forbidden: ids that are never written; the signs but for the end where not given.
+            guarded: False leaves loops to go on, as other libraries do.
+    """
     device = next(model.parameters()).device
+    signs = signs or Signs()
+    never = {signs.pad, signs.bos, signs.unk} - {signs.eos} if forbidden is None else forbidden
     return Search(
-        lambda requests: _begin(model, requests, device),
+        lambda requests: _begin(model, requests, device, signs.bos),
         model.step,
         rule,
-        eos_id=EOS_ID,
-        filters=(Suppress((PAD_ID, BOS_ID, UNK_ID)), RepetitionGuard(EOS_ID)),
+        eos_id=signs.eos,
+        filters=(Suppress(never), *((RepetitionGuard(signs.eos),) if guarded else ())),
         stream=False,
     )
 
@@ -273,7 +288,7 @@ def _parts(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | tuple[
             for start in range(0, len(clause), LONGEST_STRETCH):
                 ids = tokenizer.encode(clause[start : start + LONGEST_STRETCH])[:-1]
                 for first in range(0, len(ids), limit - 1):
-                    yield (*ids[first : first + limit - 1], EOS_ID)
+                    yield (*ids[first : first + limit - 1], tokenizer.signs.eos)
 
 
 def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[str]:
@@ -307,10 +322,12 @@ def _seed(seed: int, ids: tuple[int, ...]) -> int:
     return zlib.crc32(repr((seed, ids)).encode())
 
 
-def _begin(model: TextToTextModel, requests: Sequence[Request], device: torch.device) -> tuple[Any, Tensor]:
+def _begin(
+    model: TextToTextModel, requests: Sequence[Request], device: torch.device, bos_id: int = BOS_ID
+) -> tuple[Any, Tensor]:
     """Encode the requests' sources together; each target begins with the start sign."""
     ids, mask = (torch.from_numpy(x).to(device) for x in pad([np.array(request.inputs) for request in requests]))
-    prefix = torch.full((len(requests), 1), BOS_ID, device=device)
+    prefix = torch.full((len(requests), 1), bos_id, device=device)
     return model.start(model.encode(ids, None if bool(mask.all()) else mask), prefix), prefix[:, -1]
 
 
