@@ -1,10 +1,10 @@
 """Search over any decoder that has a `step` and a state with `select` and `join`."""
 
 from zhuyi.decoding.beam_search import Beam
-from zhuyi.decoding.filters import Filter, MinimumLength, RepetitionGuard, Suppress
+from zhuyi.decoding.filters import Filter, KeepForm, MinimumLength, RepetitionGuard, Suppress
 from zhuyi.decoding.greedy import Greedy
 from zhuyi.decoding.guards import is_translatable, max_output_tokens, repeats, trim_repetition
-from zhuyi.decoding.requests import Event, Hypothesis, Request
+from zhuyi.decoding.requests import Event, Form, Hypothesis, Request
 from zhuyi.decoding.rows import Rows
 from zhuyi.decoding.sampling import Sampling
 from zhuyi.decoding.search import Rule, Search, State, run
@@ -13,8 +13,10 @@ __all__ = [
     "Beam",
     "Event",
     "Filter",
+    "Form",
     "Greedy",
     "Hypothesis",
+    "KeepForm",
     "MinimumLength",
     "RepetitionGuard",
     "Request",

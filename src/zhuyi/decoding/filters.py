@@ -60,7 +60,8 @@ class MinimumLength:
 class RepetitionGuard:
     """End a row that repeats the same few tokens again and again, as far as its request's input does not.
 
-    A row is looked at when its own length is a multiple of `every`, so as not to depend on its batch.
+    A row is looked at when its own length is a multiple of `every`, so as not to depend on its batch. Requests with a
+    form are let be: how long they are and what they repeat is laid down.
 
     Args:
         max_period: the longest group of tokens looked for.
@@ -97,6 +98,8 @@ class RepetitionGuard:
 
     def finish(self, tokens: list[int], request: Request) -> tuple[list[int], tuple[str, ...]]:
         """Cut a looped tail to one period."""
+        if request.form is not None:
+            return tokens, ()
         tokens, looped = trim_repetition(
             tokens, self._max_period, self._max_repeats, allowed_repeats=request.allowed_repeats
         )
@@ -110,3 +113,80 @@ class RepetitionGuard:
         same = window.index_select(1, self._columns) == window[:, -1:]
         looks_looped = same.view(-1, self._max_period, self._max_repeats - 1).all(-1).any(-1)  # (R,)
         return looks_looped.nonzero()[:, 0].tolist()
+
+
+class KeepForm:
+    """Hold each request that has a `Form` to it; the others are let be.
+
+    What the form bars is barred as far as something is left to choose, and so is what stands already where choices
+    must be distinct: no row gets stuck. A hypothesis that has gone beyond its form has the flag "relaxed".
+
+    Args:   choices: the ids that may be chosen where the form fixes none; at least one, and not the end sign.
+    """
+
+    def __init__(self, eos_id: int, choices: Iterable[int], vocab_size: int) -> None:
+        self._eos_id, self._choices = eos_id, frozenset(choices)
+        if not self._choices or eos_id in self._choices:
+            raise ValueError(f"choices: expected at least one id and not the end sign {eos_id}, got {self._choices}")
+        self._never = torch.ones(vocab_size, dtype=torch.bool)  # (V,)
+        self._never[sorted(self._choices)] = False
+
+    def __call__(self, logits: Tensor, rows: Rows) -> None:
+        """Leave to each row what its form allows at its next position."""
+        laid_down: list[tuple[int, int]] = []  # row, token
+        repeated: list[tuple[int, int]] = []  # row, how many tokens ago it wrote the one that stands here again
+        free: list[int] = []
+        for place, (request, length) in enumerate(zip(rows.members, rows.member_lengths, strict=True)):
+            form, members = request.form, range(place * rows.width, (place + 1) * rows.width)
+            if form is None:
+                continue
+            token = self._eos_id if length >= len(form.fixed) else form.fixed[length]
+            if token is not None:
+                laid_down += [(row, token) for row in members]
+            elif form.same_as[length] < length:
+                repeated += [(row, length - form.same_as[length]) for row in members]
+            else:
+                free += members
+        if laid_down:
+            _leave_only(logits, *torch.tensor(laid_down, device=logits.device).T)
+        if repeated:
+            row, ago = torch.tensor(repeated, device=logits.device).T
+            _leave_only(logits, row, rows.tokens[row, rows.tokens.shape[1] - ago])
+        if free:
+            self._bar(logits, free, rows)
+
+    def finish(self, tokens: list[int], request: Request) -> tuple[list[int], tuple[str, ...]]:
+        """Say where the form could not be kept."""
+        if request.form is None:
+            return tokens, ()
+        form = request.form
+        chosen = [tokens[i] for i in range(len(tokens)) if form.fixed[i] is None and form.same_as[i] == i]
+        kept = self._choices.difference(form.barred).issuperset(chosen)
+        if form.distinct:
+            kept = kept and len(set(chosen)) == len(chosen)
+        return tokens, () if kept else ("relaxed",)
+
+    def _bar(self, logits: Tensor, chosen: list[int], rows: Rows) -> None:
+        """Forbid what may not be chosen. Shape: C rows of R."""
+        device = logits.device
+        if self._never.device != device:
+            self._never = self._never.to(device)
+        forms = [form for row in chosen if (form := rows.requests[row].form) is not None]
+        longest = max(len(form.barred) for form in forms)
+        padded = [form.barred + (self._eos_id,) * (longest - len(form.barred)) for form in forms]
+        written = rows.tokens[chosen]  # (C, T)
+        distinct = torch.tensor([form.distinct for form in forms], device=device)[:, None]
+        # The end sign is barred anyway, so it fills places.
+        written = written.masked_fill((written < 0) | ~distinct, self._eos_id)
+        mask = self._never.repeat(len(chosen), 1)  # (C, V)
+        for ids in (torch.tensor(padded, dtype=torch.int64, device=device), written):
+            narrower = mask.scatter(1, ids, True)
+            mask = torch.where(narrower.all(1, keepdim=True), mask, narrower)
+        logits[chosen] = logits[chosen].masked_fill(mask, -torch.inf)
+
+
+def _leave_only(logits: Tensor, rows: Tensor, tokens: Tensor) -> None:
+    """Forbid all but one token of these rows."""
+    kept = logits[rows, tokens]
+    logits[rows] = -torch.inf
+    logits[rows, tokens] = kept

@@ -5,6 +5,31 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Form:
+    """What a request's text must be, token by token: the end sign stands behind the last position and nowhere else.
+
+    Args:
+        fixed: for each position the token that must stand there, or None where one is chosen.
+        same_as: for each position the first one whose token stands here too: an earlier one, or itself.
+        barred: ids that may not be chosen.
+        distinct: a token that stands already may not be chosen again.
+    Raises: ValueError: the two tuples differ in length, or a position repeats a later one.
+    """
+
+    fixed: tuple[int | None, ...]
+    same_as: tuple[int, ...]
+    barred: tuple[int, ...] = ()
+    distinct: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.fixed) != len(self.same_as):
+            raise ValueError(f"fixed has {len(self.fixed)} positions, same_as {len(self.same_as)}; they must agree")
+        for position, first in enumerate(self.same_as):
+            if not 0 <= first <= position:
+                raise ValueError(f"position {position} cannot repeat position {first}: expected 0 to {position}")
+
+
+@dataclass(frozen=True)
 class Request:
     """One sequence to be written.
 
@@ -15,6 +40,7 @@ class Request:
         min_new_tokens: the end sign may not come before this many tokens.
         seed: what sampling draws from.
         allowed_repeats: how often the input repeats itself; `RepetitionGuard` bears so much more.
+        form: what `KeepForm` holds the text to; it takes a step a position and one for the end sign.
     Raises: ValueError: the two limits are negative or contradict each other.
     """
 
@@ -24,6 +50,7 @@ class Request:
     min_new_tokens: int = 0
     seed: int = 0
     allowed_repeats: int = 0
+    form: Form | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
@@ -42,7 +69,8 @@ class Hypothesis:
         score: what hypotheses are ranked by (for a beam, `log_prob` over the length rule's divisor).
         log_prob: the model's own log-probability, end sign included, before any filter or temperature.
         finished: ended by the end sign; False: cut at `max_new_tokens`.
-        flags: why a guard stepped in: "length" (cut), "repetition" (a loop was ended and trimmed).
+        flags: why a guard stepped in: "length" (cut), "repetition" (a loop was ended and trimmed), "relaxed" (the
+            vocabulary was too small for the request's form).
     """
 
     tokens: tuple[int, ...]
