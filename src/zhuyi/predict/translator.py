@@ -11,7 +11,6 @@ from torch import nn
 from zhuyi.config import RunConfig
 from zhuyi.data.batches import pad
 from zhuyi.data.normalization import contains_han, simplify
-from zhuyi.data.special_tokens import BOS_ID
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Rule
 from zhuyi.decoding.config import DecodeConfig
@@ -62,6 +61,7 @@ class Translator:
         self.config = config
         self.precision = precision
         self.source_tokenizer, self.target_tokenizer = tokenizers
+        self._bos = self.target_tokenizer.signs.bos
 
     @classmethod
     def from_folder(cls, model: nn.Module, config: RunConfig, folder: RunFolder, precision: str) -> Self:
@@ -161,7 +161,7 @@ class Translator:
         sources = [self.source_tokenizer.encode(self._read(source)) for source, _ in pairs]
         targets = [self.target_tokenizer.encode(target) for _, target in pairs]
         (src, src_mask), (expected, tgt_mask) = self._padded(sources), self._padded(targets)
-        tgt = torch.cat([torch.full_like(expected[:, :1], BOS_ID), expected[:, :-1]], dim=1)
+        tgt = torch.cat([torch.full_like(expected[:, :1], self._bos), expected[:, :-1]], dim=1)
         log_probs = self.model(src, tgt, src_mask, tgt_mask).float().log_softmax(dim=-1)  # (B, T, V)
         of_target = log_probs.gather(2, expected[:, :, None])[:, :, 0] * tgt_mask
         sums, counts = of_target.double().sum(dim=1), tgt_mask.sum(dim=1)
@@ -185,7 +185,7 @@ class Translator:
         if not self.reaches(source, target):
             raise InputError(f"the text is longer than the {self.model.max_len} tokens of the model; shorten it")
         maps = Maps()
-        src, tgt = (self._padded([ids])[0] for ids in (sides[0], [BOS_ID, *sides[1][:-1]]))
+        src, tgt = (self._padded([ids])[0] for ids in (sides[0], [self._bos, *sides[1][:-1]]))
         self.model.decoder_states(src, tgt, maps=maps)
         return TextMaps(
             tuple(self.source_tokenizer.tokens(source)),
