@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zhuyi.models import MODELS
 from zhuyi.models.bert import BertConfig
+from zhuyi.models.seq2seq import Seq2SeqConfig
 from zhuyi.models.transformer import TransformerConfig
 from zhuyi.nn import attention
 from zhuyi.tasks.pair_data import PairBatch
@@ -91,6 +92,31 @@ TINY: dict[str, Tiny] = {
                 activation="silu", norm_first=True, memory="layerwise", tie_embeddings="none",
                 scale_embeddings=False, output_bias=True,
                 max_len=47, source_vocab_size=19, target_vocab_size=23,
+            ),
+        },
+        text_to_text_inputs,
+        translation_loss,
+    ),
+    "seq2seq": Tiny(
+        {
+            "bahdanau": Seq2SeqConfig(
+                d_model=14, d_embedding=10, d_encoder=9, max_len=41, source_vocab_size=29, target_vocab_size=31,
+            ),
+            "bahdanau-lstm": Seq2SeqConfig(
+                cell="lstm", d_model=13, d_embedding=7, d_encoder=11, num_encoder_layers=3, num_decoder_layers=2,
+                direction="backward", tie_embeddings="decoder", max_len=43, source_vocab_size=23, target_vocab_size=29,
+            ),
+            "luong-dot": Seq2SeqConfig(
+                attention="dot", d_model=14, num_encoder_layers=2, num_decoder_layers=2, tie_embeddings="three-way",
+                max_len=47, source_vocab_size=23, target_vocab_size=23,
+            ),
+            "luong-general": Seq2SeqConfig(
+                cell="lstm", attention="general", d_model=13, num_encoder_layers=2, num_decoder_layers=2,
+                direction="backward", input_feeding=True, max_len=41, source_vocab_size=19, target_vocab_size=29,
+            ),
+            "sutskever": Seq2SeqConfig(
+                cell="rnn", attention="none", d_model=13, num_encoder_layers=2, num_decoder_layers=2,
+                direction="forward", max_len=43, source_vocab_size=31, target_vocab_size=17,
             ),
         },
         text_to_text_inputs,

@@ -8,6 +8,8 @@ from torch import nn
 
 from zhuyi.models.bert import PUBLISHED_SIZES as BERT_SIZES
 from zhuyi.models.bert import Bert, BertConfig
+from zhuyi.models.seq2seq import PUBLISHED_SIZES as SEQ2SEQ_SIZES
+from zhuyi.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from zhuyi.models.transformer import PUBLISHED_SIZES, Transformer, TransformerConfig
 
 
@@ -22,5 +24,6 @@ class Architecture:
 
 MODELS: dict[str, Architecture] = {
     "transformer": Architecture(TransformerConfig, Transformer, dict(PUBLISHED_SIZES)),
+    "seq2seq": Architecture(Seq2SeqConfig, Seq2Seq, dict(SEQ2SEQ_SIZES)),
     "bert": Architecture(BertConfig, Bert, dict(BERT_SIZES)),
 }
