@@ -14,6 +14,7 @@ class DecodeConfig:
             batch_rows: hypotheses advanced together.
             longest_sentence: source tokens; a longer text is cut into sentences (0: found from the training data).
             forbidden: ids that are never written; null: the target's signs but for its end.
+            renormalize: whether what is forbidden counts as impossible in the scores too, as Marian has it.
             constraint: the form of every answer: `same-length`, as many characters as the text has; `couplet`, a
             couplet's lower line. Both want tokens of one character each.
     """
@@ -25,6 +26,7 @@ class DecodeConfig:
     batch_rows: int = 256
     longest_sentence: int = 0
     forbidden: tuple[int, ...] | None = None
+    renormalize: bool = False
     constraint: Literal["none", "same-length", "couplet"] = "none"
 
     def __post_init__(self) -> None:

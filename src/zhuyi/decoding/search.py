@@ -108,6 +108,7 @@ class Search:
         eos_id: the end sign.
         filters: called in turn on each step's logits; `MinimumLength` is always among them.
         stream: whether to report single tokens, where the rule can.
+        renormalize: score by probabilities among what the filters leave, not among all that the model has.
     """
 
     def __init__(
@@ -119,11 +120,13 @@ class Search:
         eos_id: int,
         filters: Sequence[Filter] = (),
         stream: bool = True,
+        renormalize: bool = False,
     ) -> None:
         self._begin, self._step, self._rule, self._eos_id = begin, step, rule, eos_id
         self._filters = (MinimumLength(eos_id), *filters)
         self._finishers = tuple(entry for entry in filters if isinstance(entry, Finisher))
         self._stream = stream and rule.streams
+        self._renormalize = renormalize
         self._ready: list[Event] = []
         self._found: list[list[tuple[int, Hypothesis]]] = []
         self._rows: Rows | None = None
@@ -188,9 +191,11 @@ class Search:
             return events
         logits, self._state = self._step(self._tokens, self._state)
         logits = logits.float()
-        normalizer = log_normalizer(logits) if self._rule.scores else None
+        normalizer = log_normalizer(logits) if self._rule.scores and not self._renormalize else None
         for entry in self._filters:
             entry(logits, rows)
+        if self._rule.scores and self._renormalize:
+            normalizer = log_normalizer(logits)
         choice = self._rule.choose(logits, normalizer, rows, self._records, self._eos_id)
         if self._stream:
             events += self._stream_events(choice)

@@ -222,12 +222,14 @@ def open_search(
     forbidden: Sequence[int] | None = None,
     *,
     guarded: bool = True,
+    renormalize: bool = False,
 ) -> Search:
     """The search that every translation goes through; its requests' inputs are source ids, end sign included.
 
     Args:   signs: the target tokenizer's; those of our own where not given.
             forbidden: ids that are never written; the signs but for the end where not given.
             guarded: False leaves loops to go on, as other libraries do.
+            renormalize: as `DecodeConfig` has it.
     """
     device = next(model.parameters()).device
     signs = signs or Signs()
@@ -239,6 +241,7 @@ def open_search(
         eos_id=signs.eos,
         filters=(Suppress(never), *((RepetitionGuard(signs.eos),) if guarded else ())),
         stream=False,
+        renormalize=renormalize,
     )
 
 
