@@ -15,6 +15,7 @@ from zhuyi.data.pairs import CleaningRules
 from zhuyi.data.tokenizers import TokenizerConfig
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.tasks.pair_data import PairDataConfig
+from zhuyi.tasks.text_data import TextDataConfig
 from zhuyi.training.automatic import SIZES, Size
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +86,7 @@ def test_examples_are_compared(text: str, wrong: int) -> None:
         ("training", TrainConfig),
         ("decoding", DecodeConfig),
         ("data", PairDataConfig),
+        ("data", TextDataConfig),
         ("data", CleaningRules),
         ("data", TokenizerConfig),
     ],

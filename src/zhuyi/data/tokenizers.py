@@ -34,6 +34,7 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー々〆〇"
 # What no piece mixes with a word: punctuation, symbols, digits. The apostrophe of "don't" counts as a letter.
 _ALONE = rf"▁?(?!(?<=\p{{L}})['’](?=\p{{L}}))[[\p{{P}}\p{{S}}\p{{Nd}}]&&[^{SPACE}]]"
 _STRETCHES = rf"[{_UNSPACED}]+|{_ALONE}"
+_EACH_CHARACTER = pre_tokenizers.Split(Regex(r"(?m:.)"), "isolated")
 _NEEDLESS_SPACE = rf"\A (?=[^\p{{L}}\p{{N}}]|[{_UNSPACED}]|\z)"
 
 
@@ -46,7 +47,8 @@ class TokenizerConfig:
         joint: one tokenizer for both sides, rather than one for each (see `train_tokenizers`).
         character_coverage: where single characters would fill more than half of the vocabulary, the rarest
             become `<unk>`, until this share of all occurrences is left. Byte-level BPE covers everything.
-    Raises: InputError: a size or share that cannot be.
+        verbatim: texts keep white space, line breaks and width as they are; of characters and byte-level BPE.
+    Raises: InputError: a size or share that cannot be, or a kind that cannot keep texts as they are.
     """
 
     kind: Kind = "unigram"
@@ -54,6 +56,7 @@ class TokenizerConfig:
     joint: bool = True
     lowercase: bool = False
     character_coverage: float = 0.9995
+    verbatim: bool = False
 
     def __post_init__(self) -> None:
         smallest = len(SPECIAL_TOKENS) + (BYTES if self.kind == "byte-bpe" else 1)
@@ -61,6 +64,8 @@ class TokenizerConfig:
             raise InputError(f"vocab_size is {self.vocab_size}; a {self.kind} tokenizer needs at least {smallest}")
         if not 0.5 <= self.character_coverage <= 1:
             raise InputError(f"character_coverage is {self.character_coverage}; it must be between 0.5 and 1")
+        if self.verbatim and self.kind not in ("byte-bpe", "character"):
+            raise InputError(f"verbatim = true is for the kinds byte-bpe and character; kind is {self.kind}")
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Signs:
 
     Args:   bos: what a target begins with. One id may serve twice: Marian's targets begin with its padding sign.
             others: further ids that are dropped from texts.
+            mask: what stands for a word taken away; None where the vocabulary has no such sign.
     """
 
     pad: int = PAD_ID
@@ -76,9 +82,11 @@ class Signs:
     eos: int = EOS_ID
     unk: int = UNK_ID
     others: tuple[int, ...] = ()
+    mask: int | None = None
 
     def all(self) -> frozenset[int]:
-        return frozenset((self.pad, self.bos, self.eos, self.unk, *self.others))
+        masks = () if self.mask is None else (self.mask,)
+        return frozenset((self.pad, self.bos, self.eos, self.unk, *self.others, *masks))
 
 
 class Tokenizer:
@@ -89,8 +97,9 @@ class Tokenizer:
     ) -> None:
         """Wrap a tokenizer of the library.
 
-        Args:   signs: those of an imported vocabulary, whose texts the library alone normalises; None: trained here,
-                so that the first four pieces are the special ones.
+        Args:   signs: those of an imported vocabulary, or of one that keeps texts verbatim, whose texts the library
+                alone normalises; None: trained here on normalised texts, so that the first four pieces are the special
+                ones.
                 pieces: by id, where the ids are not the library's own.
         """
         self._library = library
@@ -198,7 +207,7 @@ def _imported_parts(own: dict[str, Any] | None) -> tuple[Signs | None, list[str]
 def train_tokenizer(
     texts: Iterable[str], config: TokenizerConfig | None = None, *, max_lines: int = 2_000_000
 ) -> Tokenizer:
-    """Train on normalised texts; the same texts in any order give the same tokenizer.
+    """Train on normalised texts (verbatim ones as they are); the same texts in any order give the same tokenizer.
 
     Args:   max_lines: of a longer stream, these many lines are taken, chosen by their hash.
     Raises: InputError: there is no text.
@@ -222,7 +231,7 @@ def train_tokenizer(
         model = models.WordLevel(vocab, unk_token=UNK)
     else:
         model = _train_bpe(lines, steps, config)
-    return Tokenizer(_pipeline(model, config))
+    return Tokenizer(_pipeline(model, config), Signs() if config.verbatim else None)
 
 
 def train_tokenizers(
@@ -289,13 +298,18 @@ def _pipeline(model: Any, config: TokenizerConfig) -> tokenizers.Tokenizer:
     # A first word is the same piece as a later one: it gets the space that the later one has.
     first_space = [normalizers.Prepend(" "), normalizers.Replace(Regex(_NEEDLESS_SPACE), "")]
     drop_first_space = decoders.Strip(" ", 1, 0)
-    if config.kind == "byte-bpe":
+    if config.verbatim:
+        library.normalizer = normalizers.Sequence(lower)
+        is_bytes = config.kind == "byte-bpe"
+        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False) if is_bytes else _EACH_CHARACTER
+        library.decoder = decoders.ByteLevel() if is_bytes else decoders.Fuse()
+    elif config.kind == "byte-bpe":
         library.normalizer = normalizers.Sequence([*lower, *first_space])
         library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         library.decoder = decoders.Sequence([decoders.ByteLevel(), drop_first_space])
     elif config.kind == "character":
         library.normalizer = normalizers.Sequence([*lower, no_sign, normalizers.Replace(" ", SPACE)])
-        library.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?m:.)"), "isolated")
+        library.pre_tokenizer = _EACH_CHARACTER
         library.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.Fuse()])
     else:
         library.normalizer = normalizers.Sequence([*lower, no_sign, *first_space])

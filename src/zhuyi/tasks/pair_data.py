@@ -1,7 +1,7 @@
 """From files of sentence pairs to tokenizers and batches: cleaned, split, tokenised once into a cache on disk."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from zhuyi.atomic import replacing
 from zhuyi.data import batches as batching
 from zhuyi.data.corpus import Corpus, encode_corpus, write_corpus
-from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs, fingerprint
+from zhuyi.data.origins import forget_unless, origin_of
+from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs
 from zhuyi.data.special_tokens import BOS_ID
 from zhuyi.data.splitting import hash_key, split_off
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizers
@@ -148,14 +149,15 @@ def prepare_pair_data(
     cache.mkdir(parents=True, exist_ok=True)
     text_files = [cache / f"{split}-text.arrow" for split in ("train", "valid")]
     id_files = [cache / f"{split}.arrow" for split in ("train", "valid")]
-    origin = _origin(config, seed, cache / "cleaned-from.json", begun)
-    _forget_unless(cache / "cleaned-from.json", origin, [cache / "cleaning.json", *text_files, *id_files])
+    made_from = [{**asdict(config), "test": (), "max_len": 0}, seed]
+    origin = origin_of(made_from, (*config.train, *config.valid), cache / "cleaned-from.json", begun)
+    forget_unless(cache / "cleaned-from.json", origin, [cache / "cleaning.json", *text_files, *id_files])
     if not (cache / "cleaning.json").exists():
         _clean(config, cache, seed, announce)
     texts = {split: Corpus.open(cache / f"{split}-text.arrow") for split in ("train", "valid")}
     source_tokenizer, target_tokenizer = _tokenizers(config, folder, origin, texts["train"], announce)
     encoder = json.dumps([source_tokenizer.fingerprint(), target_tokenizer.fingerprint(), config.max_len])
-    _forget_unless(cache / "encoded-by.json", encoder, id_files)
+    forget_unless(cache / "encoded-by.json", encoder, id_files)
     for split in ("train", "valid"):
         if not (cache / f"{split}.arrow").exists():
             pairs = _text_pairs(texts[split])
@@ -184,28 +186,6 @@ def load_tokenizers(config: PairDataConfig, folder: Path) -> tuple[Tokenizer, To
     return Tokenizer.load(folder / "tokenizer.source.json"), Tokenizer.load(folder / "tokenizer.target.json")
 
 
-def _origin(config: PairDataConfig, seed: int, note: Path, begun: bool) -> str:
-    """What cleaned data is made from: the config, the seed, and what is in the files.
-
-    Where training has begun, what the note says of the files holds good: they may have changed, or be gone.
-    """
-    wanted = json.loads(json.dumps([{**asdict(config), "test": (), "max_len": 0}, seed]))
-    if begun and note.exists():
-        noted = note.read_text(encoding="utf-8")
-        if json.loads(noted)[:2] == wanted:
-            return noted
-    return json.dumps([*wanted, fingerprint((*config.train, *config.valid))], ensure_ascii=False)
-
-
-def _forget_unless(note: Path, origin: str, made: Sequence[Path]) -> None:
-    """Remove what a training that ended before it began has left, where the note beside it names another origin."""
-    if not note.exists() or note.read_text(encoding="utf-8") != origin:
-        for path in made if note.exists() else ():
-            path.unlink(missing_ok=True)
-        with replacing(note) as unfinished:
-            unfinished.write_text(origin, encoding="utf-8")
-
-
 def _tokenizers(
     config: PairDataConfig, folder: Path, origin: str, texts: Corpus, announce: Announce
 ) -> tuple[Tokenizer, Tokenizer]:
@@ -214,9 +194,9 @@ def _tokenizers(
     names = ["tokenizer.json"] if joint else ["tokenizer.source.json", "tokenizer.target.json"]
     trained_from = folder / "cache" / "tokenizer-trained-from.json"
     if trained_from.exists():
-        _forget_unless(trained_from, origin, [folder / name for name in names])
+        forget_unless(trained_from, origin, [folder / name for name in names])
     if not all((folder / name).exists() for name in names):
-        _forget_unless(trained_from, origin, ())
+        forget_unless(trained_from, origin, ())
         source, target = texts.texts("source"), texts.texts("target")
         trained = train_tokenizers(source, target, config.tokenizer)
         for name, tokenizer in zip(names, trained, strict=False):
