@@ -1,9 +1,24 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zhuyi.decoding.reductions import log_normalizer, top
+from zhuyi.nn import kernels
+
+
+@pytest.fixture(autouse=True, params=["kernels", "torch"], scope="module")
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """By the compiled kernels, where there are any, and by torch's operations."""
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        if request.param == "torch":
+            patch.setattr(kernels, "_load", lambda: (None, ""))
+        elif kernels.library_for(torch.empty(1)) is None:
+            pytest.skip(f"no compiled kernels here: {kernels.status()}")
+        yield
+
 
 shapes = st.tuples(st.integers(1, 9), st.sampled_from([1, 2, 19, 20, 81, 399, 400, 1009, 8000]))
 
@@ -47,3 +62,10 @@ def test_log_normalizer_takes_more_rows_than_fit_the_cache():
 def test_log_normalizer_of_impossible_tokens():
     logits = torch.tensor([[0.0, -torch.inf, 0.0], [-torch.inf, 90.0, -torch.inf]])
     assert log_normalizer(logits).tolist() == pytest.approx([0.6931472, 90.0])
+
+
+def test_numbers_that_are_none_are_not_hidden():
+    logits = torch.zeros(2, 4001)
+    logits[1, 1234] = torch.nan
+    assert log_normalizer(logits).isnan().tolist() == [False, True]
+    assert top(logits, 3)[0].isnan().any(dim=1).tolist() == [False, True]

@@ -8,6 +8,9 @@ large as the logits, where a few rows at a time stay in the processor's cache.
 import torch
 from torch import Tensor
 
+from zhuyi.nn import kernels
+
+_FEW = 64  # so many at most are kept in order while the kernel looks at the rest
 _BLOCK = 20  # numbers to a block; from 10 to 40 makes no difference
 _CHUNK = 1 << 17  # numbers that fit a core's cache
 _SAFE = 60.0  # far from where exp leaves float32, whichever way, even for the sum's smaller parts
@@ -18,6 +21,8 @@ def log_normalizer(logits: Tensor) -> Tensor:
 
     Shape: logits (R, V), float32; returns (R,).
     """
+    if (library := kernels.library_for(logits)) is not None:
+        return kernels.log_normalizers(library, logits)
     if logits.device.type != "cpu":
         return torch.logsumexp(logits, -1)
     rows, vocab_size = logits.shape
@@ -36,6 +41,9 @@ def top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Shape: logits (R, V); returns (R, count) twice.
     """
     rows, vocab_size = logits.shape
+    library = kernels.library_for(logits) if count <= _FEW else None
+    if library is not None:
+        return kernels.largest(library, logits, count)
     num_blocks = vocab_size // _BLOCK
     if logits.device.type != "cpu" or num_blocks < 4 * count:
         return logits.topk(count, -1)

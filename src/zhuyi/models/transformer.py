@@ -217,7 +217,7 @@ class Transformer(nn.Module):
             None if memory.mask is None else memory.mask[:, 0, 0],
         )
         if length > 1:
-            self._advance(prefix[:, :-1], state, length - 1)
+            self._advance(self._embed_targets(prefix[:, :-1], state.begin(length - 1)), state)
             lengths = prefix_mask.sum(dim=1) if prefix_mask is not None else torch.full_like(prefix[:, 0], length)
             state.forget_after(lengths - 1)
         return state
@@ -227,11 +227,13 @@ class Transformer(nn.Module):
 
         Shape: tokens (R,); returns logits (R, V) and the state to go on with; the old one is spent.
         """
-        x = self._advance(tokens.view(state.groups, state.width), state, 1)  # (G, W, D)
-        return self.output_projection(self.decoder_norm(x.flatten(0, 1))), state
+        x = self._embed_targets(tokens.view(state.groups, state.width), state.begin(1))  # (G, W, D)
+        return state.run(self._next_logits, x), state
 
-    def _advance(self, ids: Tensor, state: DecoderState, num_tokens: int) -> Tensor:
-        x = self._embed_targets(ids, state.begin(num_tokens))  # (G, W * T, D)
+    def _next_logits(self, x: Tensor, state: DecoderState) -> Tensor:
+        return self.output_projection(self.decoder_norm(self._advance(x, state).flatten(0, 1)))
+
+    def _advance(self, x: Tensor, state: DecoderState) -> Tensor:
         for i, layer in self._decoder():
             x = layer.advance(x, state, i)
         return x

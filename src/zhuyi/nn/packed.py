@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from zhuyi.nn import kernels
 from zhuyi.nn.embeddings import OutputProjection
+from zhuyi.nn.kernels.program import Recorded
 from zhuyi.nn.linear import Linear
 
 LARGEST = 127
@@ -48,6 +49,8 @@ class Int8Linear(nn.Module):
         self.packed = kernels.Int8Weights(self.int8, self.scales, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Recorded):
+            return x.linear(self.packed)
         library = kernels.library_for(x)
         if library is not None:
             return self.packed.product(library, x.contiguous())

@@ -1,13 +1,15 @@
 """What a Transformer decoder remembers between steps: keys and values of the past, a position a row, the memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zhuyi.nn import kernels
 from zhuyi.nn.attention import attend, merge_heads, split_heads
+from zhuyi.nn.kernels.program import Program, record
 from zhuyi.nn.masks import additive
 
 WIDEST = 256  # places are told apart by a byte; the rows of a wider beam are groups of their own
@@ -30,16 +32,27 @@ class DecoderState:
     Args:  cache: with no columns yet and W = 1.
            memory: every layer's keys and values of each group's source.
            memory_mask: (G, S), True where the source is real; None: everywhere.
+           scale: factor of the logits instead of 1 / sqrt(d).
     """
 
-    def __init__(self, cache: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        cache: Tensor,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+    ) -> None:
         self.cache = cache
         self.memory = memory
+        self._scale = scale
+        self._is_biased = False  # the running step has a bias of its own
         self._positions = torch.empty(0)  # of the running step's tokens
         self._starts: Tensor | None = None  # of each group the first of the columns that anyone needs; None: all 0
         # Found when a step's first layer asks for them.
         self._past_bias: tuple[Tensor | None] | None = None
         self._cached: kernels.Cached | None = None
+        self._program: tuple[Program | None] | None = None  # of a step, recorded at the first one
         self._lengths = [0] * cache.shape[2]  # of each group: how many tokens its rows have consumed
         self._origins = torch.zeros(cache.shape[2], 1, 0, dtype=torch.uint8, device=cache.device)  # (G.., W, C)
         self._end = 0  # the column to be written next
@@ -93,13 +106,34 @@ class DecoderState:
             else None
         )
         self._past_bias = self._cached = None
+        self._is_biased = False
         return self._positions
+
+    @property
+    def offsets(self) -> Tensor:
+        """Where each column of the past lies, seen from each token of the running step: its own is 0, the last one -1.
+
+        The same for all rows, since they all write to the same column.
+
+        Shape: (T, columns); what lies after a token is positive, and is not attended.
+        """
+        columns = torch.arange(self._longest, device=self.cache.device)
+        return columns - columns[-self._written :, None]
+
+    def bias_past(self, bias: Tensor) -> None:
+        """Add to the running step's logits over the past, in every layer.
+
+        Shape: bias (H, T, columns), as `offsets`.
+        """
+        bias, found = bias.repeat_interleave(self.width, dim=-1), self.past_bias  # (H, T, columns * W)
+        self._past_bias = (bias if found is None else bias + found,)
+        self._is_biased = True
 
     @property
     def past_bias(self) -> Tensor | None:
         """What to add to a step's logits, so that each new token attends its own row's past alone.
 
-        Shape: (G, 1, W * T, columns * W), or None.
+        Shape: broadcasts to (G, H, W * T, columns * W), or None.
         """
         if self._past_bias is None:
             self._past_bias = (self._find_past_bias(),)
@@ -128,21 +162,33 @@ class DecoderState:
         keys, values = self.memory[layer, :, : self.groups, :, : self._memory_columns]
         return keys, values, self._memory_bias
 
+    def run(self, step: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
+        """What is left of a step after `begin(1)`: `step(x, state)`, by one call of the kernels where they can.
+
+        Args:   step: always the same function with the same state.
+        Shape:  x (G, W, D); returns (R, ...).
+        """
+        library = kernels.library_for(x, self.cache) if self._is_plain else None
+        if library is None:
+            return step(x, self)
+        if self._program is None:
+            self._program = (record(step, x.shape[-1]),)
+        program = self._program[0]
+        if program is None:
+            return step(x, self)
+        return program.run(library, x, self._past(), None if self.memory is None else self._source(self.width))
+
     def attend_past(self, layer: int, qkv: Tensor) -> Tensor:
         """Store a layer's new keys and values, and let each query attend its own row's past and itself.
 
         Shape: qkv (G, W * T, 3 * H * d); returns the heads side by side, (G, W * T, H * d).
         """
-        library = kernels.library_for(qkv, self.cache) if self._written == 1 else None
+        library = kernels.library_for(qkv, self.cache) if self._written == 1 and self._is_plain else None
         if library is not None:
-            if self._cached is None:
-                past = self.cache[:, :, : self.groups, :, self._first : self._end]
-                origins = self._origins[:, :, self._first :] if self.width > 1 else None
-                self._cached = kernels.Cached(past, self.width, origins, self._starts)
-            return self._cached.attend_past(library, layer, qkv)
+            return self._past().attend_past(library, layer, qkv)
         q, k, v = (split_heads(x, self.cache.shape[3]) for x in qkv.chunk(3, dim=-1))  # (G, H, W * T, d)
         keys, values = self.remember(layer, k, v)  # (G, H, columns * W, d)
-        return merge_heads(attend(q, keys, values, bias=self.past_bias)[0])
+        return merge_heads(attend(q, keys, values, bias=self.past_bias, scale=self._scale)[0])
 
     def attend_memory(self, layer: int, q: Tensor) -> Tensor:
         """Let each query attend its group's source.
@@ -150,15 +196,12 @@ class DecoderState:
         Shape: q (G, W * T, H * d); returns the same.
         """
         assert self.memory is not None
-        library = kernels.library_for(q, self.memory)
+        library = kernels.library_for(q, self.memory) if self._scale is None else None
         if library is None:
             keys, values, bias = self.memory_of(layer)
-            return merge_heads(attend(split_heads(q, self.cache.shape[3]), keys, values, bias=bias)[0])
-        if self._cached_memory is None or self._cached_memory[0] != q.shape[1]:
-            memory = self.memory[:, :, : self.groups, :, : self._memory_columns].unsqueeze(5)  # one place a column
-            bias = None if self._memory_bias is None else self._memory_bias[:, 0, 0]
-            self._cached_memory = q.shape[1], kernels.Cached(memory, q.shape[1], bias=bias)
-        return self._cached_memory[1].attend(library, layer, q)
+            queries = split_heads(q, self.cache.shape[3])  # (G, H, W * T, d)
+            return merge_heads(attend(queries, keys, values, bias=bias, scale=self._scale)[0])
+        return self._source(q.shape[1]).attend(library, layer, q)
 
     def forget_after(self, positions: Tensor) -> None:
         """Set each row back to a position: what was stored from there on is forgotten."""
@@ -221,6 +264,11 @@ class DecoderState:
         return self
 
     @property
+    def _is_plain(self) -> bool:
+        """Whether the kernels know of all that attention is asked for."""
+        return self._scale is None and not self._is_biased
+
+    @property
     def _longest(self) -> int:
         return max(self._lengths, default=0)
 
@@ -228,6 +276,23 @@ class DecoderState:
     def _first(self) -> int:
         """The first column that any row needs."""
         return self._end - self._longest
+
+    def _past(self) -> kernels.Cached:
+        """The past as the kernels read it, the running step's column included."""
+        if self._cached is None:
+            past = self.cache[:, :, : self.groups, :, self._first : self._end]
+            origins = self._origins[:, :, self._first :] if self.width > 1 else None
+            self._cached = kernels.Cached(past, self.width, origins, self._starts)
+        return self._cached
+
+    def _source(self, queries: int) -> kernels.Cached:
+        """The memory as the kernels read it, for so many queries a group."""
+        assert self.memory is not None
+        if self._cached_memory is None or self._cached_memory[0] != queries:
+            memory = self.memory[:, :, : self.groups, :, : self._memory_columns].unsqueeze(5)  # one place a column
+            bias = None if self._memory_bias is None else self._memory_bias[:, 0, 0]
+            self._cached_memory = queries, kernels.Cached(memory, queries, bias=bias)
+        return self._cached_memory[1]
 
     def _find_past_bias(self) -> Tensor | None:
         if self.width == 1 and self._written == 1 and self._starts is None:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,14 +22,26 @@ from torch import Tensor
 from zhuyi.machine import has_int8_instructions
 
 SOURCE = Path(__file__).with_name("kernels.c")
-_POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
-_P, _L = (_POINTER,), (_LONG,)
-_ARGUMENTS = {
+POINTER, LONG, FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+
+
+class Layers(ctypes.Structure):
+    """A cache and where its layers lie, in bytes from one to the next, and from a layer's keys to its values."""
+
+    _fields_: ClassVar = [("cached", POINTER), ("start", POINTER), ("layer", LONG), ("part", LONG)]
+
+
+_P, _L = (POINTER,), (LONG,)
+_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "int8_linear": _P + _P + _L + _P,
-    "attend_cached": 2 * _P + _L + 3 * _P,
+    "attend_cached": 5 * _P,
     "attend_past": 5 * _P,
-    "add_norm": 2 * _P + 2 * _L + 2 * _P + (_FLOAT,) + _P,
+    "add_norm": 2 * _P + 2 * _L + 2 * _P + (FLOAT,) + _P,
+    "log_normalizers": _P + 2 * _L + _P,
+    "largest": _P + 3 * _L + 2 * _P,
+    "run_program": _P + _L + _P + 2 * (Layers,) + _P,
 }
+_CAN_FAIL = ("int8_linear", "run_program")  # where there is no memory
 
 
 def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
@@ -37,7 +49,7 @@ def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
     if torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return None
     for x in tensors:
-        if x.dtype is not torch.float32 or x.device.type != "cpu" or type(x) not in (Tensor, torch.nn.Parameter):
+        if type(x) not in (Tensor, torch.nn.Parameter) or x.dtype is not torch.float32 or x.device.type != "cpu":
             return None
     return _load()[0]
 
@@ -66,7 +78,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, f"cannot be compiled: {error}"
     for name, arguments in _ARGUMENTS.items():
         function = getattr(library, name)
-        function.argtypes, function.restype = arguments, None
+        function.argtypes, function.restype = arguments, ctypes.c_int if name in _CAN_FAIL else None
     if library.has_matrix_unit() and not torch.cpu._init_amx():  # compiled for it, but the system will not lend it
         return None, "the system does not let this process use the processor's matrix unit"
     return library, f"compiled ({path})"
@@ -123,8 +135,8 @@ def _compiled(compiler: list[str], path: Path) -> ctypes.CDLL:
 
 
 class _Weights(ctypes.Structure):
-    _fields_: ClassVar = [(name, _LONG) for name in ("k", "k_filled", "n")] + [
-        (name, _POINTER) for name in ("packed", "scales", "offsets", "bias")
+    _fields_: ClassVar = [(name, LONG) for name in ("k", "k_filled", "n")] + [
+        (name, POINTER) for name in ("packed", "scales", "offsets", "bias")
     ]
 
 
@@ -140,17 +152,24 @@ class Int8Weights:
         filled = int8.new_zeros(filled_out, filled_in)
         filled[:d_out, :d_in] = int8
         blocks = filled.view(filled_out // 64, 64, filled_in // 4, 4).transpose(1, 2)
-        self._d_in, self._d_out = d_in, d_out
+        self.d_out, self.filled_in = d_out, filled_in
+        self._d_in = d_in
         # torch's memory begins at multiples of 64 bytes, as the kernel wants.
         self._tensors = blocks.contiguous(), scales, 128 * int8.sum(dim=1, dtype=torch.int32), bias
         self._weights = _Weights(d_in, filled_in, d_out, *map(_pointer, self._tensors))
-        self._address = ctypes.addressof(self._weights)
+        self.address = ctypes.addressof(self._weights)
 
     def product(self, library: ctypes.CDLL, x: Tensor) -> Tensor:
         """Shape: x (..., K), contiguous; returns (..., N)."""
-        y = x.new_empty(*x.shape[:-1], self._d_out)
-        library.int8_linear(self._address, x.data_ptr(), x.numel() // self._d_in, y.data_ptr())
+        y = x.new_empty(*x.shape[:-1], self.d_out)
+        checked(library.int8_linear(self.address, x.data_ptr(), x.numel() // self._d_in, y.data_ptr()))
         return y
+
+
+def checked(found: int) -> None:
+    """Raises: MemoryError: a kernel found none."""
+    if not found:
+        raise MemoryError("no memory for a product's rows; translate fewer rows at once (decode.batch_rows)")
 
 
 def _pointer(x: Tensor | None) -> int | None:
@@ -177,14 +196,37 @@ def add_norm(library: ctypes.CDLL, x: Tensor, y: Tensor, weight: Tensor, bias: T
     return out
 
 
+def log_normalizers(library: ctypes.CDLL, x: Tensor) -> Tensor:
+    """Log sum exp of each row.
+
+    Shape: x (R, V); returns (R,).
+    """
+    x = x.contiguous()
+    out = x.new_empty(x.shape[0])
+    library.log_normalizers(x.data_ptr(), *x.shape, out.data_ptr())
+    return out
+
+
+def largest(library: ctypes.CDLL, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row, largest first, and where they stand; of equal ones the first.
+
+    Shape: x (R, V), V at least `count`; returns (R, count) twice.
+    """
+    x = x.contiguous()
+    values = x.new_empty(x.shape[0], count)
+    places = torch.empty(values.shape, dtype=torch.int64)
+    library.largest(x.data_ptr(), *x.shape, count, values.data_ptr(), places.data_ptr())
+    return values, places
+
+
 class _Cached(ctypes.Structure):
     _fields_: ClassVar = [
-        *((name, _LONG) for name in ("groups", "heads", "width", "d")),
-        *((name, _LONG) for name in ("group_stride", "head_stride", "columns", "places")),
-        ("origins", _POINTER),
-        *((name, _LONG) for name in ("origins_group", "origins_row")),
-        *((name, _POINTER) for name in ("starts", "bias")),
-        ("scale", _FLOAT),
+        *((name, LONG) for name in ("groups", "heads", "width", "d")),
+        *((name, LONG) for name in ("group_stride", "head_stride", "columns", "places")),
+        ("origins", POINTER),
+        *((name, LONG) for name in ("origins_group", "origins_row")),
+        *((name, POINTER) for name in ("starts", "bias")),
+        ("scale", FLOAT),
     ]
 
 
@@ -211,8 +253,7 @@ class Cached:
         groups, heads, columns, places, head_dim = cache.shape[2:]
         self._kept = cache, origins, starts, bias  # what is pointed at
         self._out = groups, width, heads * head_dim
-        self._start = cache.data_ptr()
-        self._layer, self._part = (4 * stride for stride in cache.stride()[:2])
+        layer, part = (4 * stride for stride in cache.stride()[:2])
         self._cached = _Cached(
             groups,
             heads,
@@ -227,15 +268,15 @@ class Cached:
             _pointer(bias),
             head_dim**-0.5,
         )
-        self._address = ctypes.addressof(self._cached)
+        self.layers = Layers(ctypes.addressof(self._cached), cache.data_ptr(), layer, part)
 
     def attend(self, library: ctypes.CDLL, layer: int, q: Tensor) -> Tensor:
         """Let queries attend a layer.
 
         Shape: q (G, W, H * d), contiguous; returns the same.
         """
-        out, keys = q.new_empty(self._out), self._start + layer * self._layer
-        library.attend_cached(self._address, q.data_ptr(), self._out[2], keys, keys + self._part, out.data_ptr())
+        out = q.new_empty(self._out)
+        library.attend_cached(self.layers.cached, q.data_ptr(), *self._layer(layer), out.data_ptr())
         return out
 
     def attend_past(self, library: ctypes.CDLL, layer: int, qkv: Tensor) -> Tensor:
@@ -243,6 +284,11 @@ class Cached:
 
         Shape: qkv (G, W, 3 * H * d), contiguous; returns (G, W, H * d).
         """
-        out, keys = qkv.new_empty(self._out), self._start + layer * self._layer
-        library.attend_past(self._address, qkv.data_ptr(), keys, keys + self._part, out.data_ptr())
+        out = qkv.new_empty(self._out)
+        library.attend_past(self.layers.cached, qkv.data_ptr(), *self._layer(layer), out.data_ptr())
         return out
+
+    def _layer(self, layer: int) -> tuple[int, int]:
+        """Where a layer's keys and its values begin."""
+        keys = (self.layers.start or 0) + layer * self.layers.layer  # None: there is nothing
+        return keys, keys + self.layers.part

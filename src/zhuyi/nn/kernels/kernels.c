@@ -12,6 +12,7 @@
 #define BLOCK 16
 #define FEW_ROWS 6 /* for no more, the matrix unit has nothing to win */
 #define AHEAD 4096 /* bytes of weights asked for before they are needed */
+#define FEW_OPERATIONS 32768 /* for no more, a second thread costs more than it brings */
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 /* Products of a few float rows with int8 weights, for processors with AVX512-VNNI.
@@ -57,16 +58,24 @@ static void quantize_row(const float *x, long k, long k_filled, float peak, uint
     }
 }
 
-/* Sixteen sums to what they stand for. */
-static inline void finish(__m512i sums, long at, const float *scales, const int32_t *offsets, const float *bias, long n,
-                          float peak, float *y)
+/* What turns the sums of sixteen n into what they stand for. */
+struct finish {
+    __mmask16 mask;
+    __m512i offsets;
+    __m512 scales, bias;
+};
+
+static inline struct finish finish_at(long at, long n, const float *scales, const int32_t *offsets, const float *bias)
 {
     __mmask16 mask = first_of(n - at);
-    __m512 v = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_maskz_loadu_epi32(mask, offsets + at)));
-    v = _mm512_mul_ps(v, _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, scales + at), _mm512_set1_ps(peak / 127.0f)));
-    if (bias)
-        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, bias + at));
-    _mm512_mask_storeu_ps(y + at, mask, v);
+    return (struct finish){mask, _mm512_maskz_loadu_epi32(mask, offsets + at), _mm512_maskz_loadu_ps(mask, scales + at),
+                           bias ? _mm512_maskz_loadu_ps(mask, bias + at) : _mm512_setzero_ps()};
+}
+
+static inline void finish(__m512i sums, struct finish by, float peak, float *y)
+{
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sums, by.offsets)), by.scales);
+    _mm512_mask_storeu_ps(y, by.mask, _mm512_fmadd_ps(v, _mm512_set1_ps(peak / 127.0f), by.bias));
 }
 
 /* ROWS rows times BLOCKS blocks of sixteen weights, all sums held in registers. */
@@ -91,9 +100,11 @@ static inline void finish(__m512i sums, long at, const float *scales, const int3
                     sums[r][b] = _mm512_dpbusd_epi32(sums[r][b], four, w[b]);                                          \
             }                                                                                                          \
         }                                                                                                              \
-        for (int r = 0; r < ROWS; r++)                                                                                 \
-            for (int b = 0; b < BLOCKS && b * BLOCK < n; b++)                                                          \
-                finish(sums[r][b], b * BLOCK, scales, offsets, bias, n, peaks[r], y + r * stride);                     \
+        for (int b = 0; b < BLOCKS && b * BLOCK < n; b++) {                                                            \
+            struct finish by = finish_at(b * BLOCK, n, scales, offsets, bias);                                         \
+            for (int r = 0; r < ROWS; r++)                                                                             \
+                finish(sums[r][b], by, peaks[r], y + r * stride + b * BLOCK);                                          \
+        }                                                                                                              \
     }
 
 DEFINE_TILE(1, 4)
@@ -103,19 +114,16 @@ DEFINE_TILE(6, 4)
 #define WIDE (4 * BLOCK)
 
 #ifdef __AMX_INT8__
-/* The same for up to sixteen rows and WIDE weights at once, by the processor's matrix unit; sixteen rows of u are read. */
-static void matrix_tile(const uint8_t *u, long rows, long k_filled, const int8_t *packed, const float *scales,
-                        const int32_t *offsets, const float *bias, long n, const float *peaks, float *y, long stride)
+/* The same by the processor's matrix unit, for up to sixteen rows and WIDE weights, or thirty-two rows and half of them
+   at a time; as many rows of u are read. Asking for weights ahead of their use does not pay here. */
+static void one_tile(const uint8_t *u, long k_filled, const int8_t *packed, int32_t sums[4][16][BLOCK])
 {
-    int32_t sums[16][WIDE] __attribute__((aligned(64)));
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     for (long k = 0; k < k_filled; k += 64) {
         const int8_t *w = packed + k * WIDE;
-        for (int line = 0; line < 64; line++)
-            _mm_prefetch(w + AHEAD + line * 64, _MM_HINT_T0);
         _tile_loadd(4, u + k, k_filled);
         _tile_loadd(5, w, 4 * WIDE);
         _tile_dpbusd(0, 4, 5);
@@ -126,13 +134,61 @@ static void matrix_tile(const uint8_t *u, long rows, long k_filled, const int8_t
         _tile_loadd(5, w + 192, 4 * WIDE);
         _tile_dpbusd(3, 4, 5);
     }
-    _tile_stored(0, &sums[0][0], sizeof sums[0]);
-    _tile_stored(1, &sums[0][16], sizeof sums[0]);
-    _tile_stored(2, &sums[0][32], sizeof sums[0]);
-    _tile_stored(3, &sums[0][48], sizeof sums[0]);
-    for (long r = 0; r < rows; r++)
-        for (long b = 0; b < WIDE && b < n; b += BLOCK)
-            finish(_mm512_load_si512(&sums[r][b]), b, scales, offsets, bias, n, peaks[r], y + r * stride);
+    _tile_stored(0, sums[0], 64);
+    _tile_stored(1, sums[1], 64);
+    _tile_stored(2, sums[2], 64);
+    _tile_stored(3, sums[3], 64);
+}
+
+static void two_tiles(const uint8_t *u, long k_filled, const int8_t *packed, int32_t sums[4][16][BLOCK])
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (long k = 0; k < k_filled; k += 64) {
+        const int8_t *w = packed + k * WIDE;
+        _tile_loadd(4, u + k, k_filled);
+        _tile_loadd(5, u + 16 * k_filled + k, k_filled);
+        _tile_loadd(6, w, 4 * WIDE);
+        _tile_dpbusd(0, 4, 6);
+        _tile_dpbusd(2, 5, 6);
+        _tile_loadd(7, w + 64, 4 * WIDE);
+        _tile_dpbusd(1, 4, 7);
+        _tile_dpbusd(3, 5, 7);
+    }
+    _tile_stored(0, sums[0], 64);
+    _tile_stored(1, sums[1], 64);
+    _tile_stored(2, sums[2], 64);
+    _tile_stored(3, sums[3], 64);
+}
+
+/* Up to thirty-two rows, and the blocks of weights from `first` to `end`, of which `sums` holds what was multiplied. */
+static void finish_tiles(int32_t sums[4][16][BLOCK], long rows, long first, long end, long n, const float *scales,
+                         const int32_t *offsets, const float *bias, const float *peaks, float *y, long stride)
+{
+    for (long b = first; b < end && b * BLOCK < n; b++) {
+        struct finish by = finish_at(b * BLOCK, n, scales, offsets, bias);
+        for (long r = 0; r < rows; r++)
+            finish(_mm512_load_si512(&sums[r / 16 * 2 + b - first][r % 16]), by, peaks[r], y + r * stride + b * BLOCK);
+    }
+}
+
+static void matrix_tile(const uint8_t *u, long rows, long k_filled, const int8_t *packed, const float *scales,
+                        const int32_t *offsets, const float *bias, long n, const float *peaks, float *y, long stride)
+{
+    int32_t sums[4][16][BLOCK] __attribute__((aligned(64)));
+    if (rows <= 16) {
+        one_tile(u, k_filled, packed, sums);
+        finish_tiles(sums, rows, 0, 4, n, scales, offsets, bias, peaks, y, stride);
+        return;
+    }
+    for (long block = 0; block < 4; block += 2) /* so many weights stay in the first cache, and all rows pass by */
+        for (long r = 0; r < rows; r += 32) {
+            two_tiles(u + r * k_filled, k_filled, packed + 4 * block * BLOCK, sums);
+            finish_tiles(sums, MIN(32, rows - r), block, block + 2, n, scales, offsets, bias, peaks + r, y + r * stride,
+                         stride);
+        }
 }
 
 static void set_tiles(void)
@@ -169,74 +225,132 @@ struct weights {
     const float *bias;      /* or null */
 };
 
-/* x (rows, k) float32, y (rows, n) float32. */
-void int8_linear(const struct weights *weights, const float *x, long rows, float *y)
+/* What one product needs beside its operands: the rows as bytes, and their peaks. */
+struct rows {
+    uint8_t *u; /* as many times k_filled as there are rows, filled up to a multiple of 32 */
+    float *peaks;
+};
+
+/* What fills the rows up is multiplied, and never looked at. */
+static long filled(long rows)
+{
+    return (rows + 31) / 32 * 32;
+}
+
+/* How many bytes `u` and `peaks` take together. */
+static long bytes_of_rows(long rows, long k_filled)
+{
+    return filled(rows) * (k_filled + sizeof(float));
+}
+
+static struct rows rows_in(uint8_t *space, long rows, long k_filled)
+{
+    return (struct rows){space, (float *)(space + filled(rows) * k_filled)};
+}
+
+/* All threads of the region that calls it share the work; where there is a matrix unit its tiles are set. */
+static void multiply(const struct weights *weights, const float *x, long rows, struct rows quantized, float *y)
 {
     const long k = weights->k, k_filled = weights->k_filled, n = weights->n;
-    const long rows_filled = (rows + 15) / 16 * 16; /* what fills them up is multiplied, and never looked at */
-    uint8_t *u = malloc(rows_filled * (k_filled + sizeof(float)));
-    float *peaks = (float *)(u + rows_filled * k_filled);
-#pragma omp parallel if (rows * k * n > 32768)
-    {
+    uint8_t *u = quantized.u;
+    float *peaks = quantized.peaks;
 #pragma omp for schedule(static)
-        for (long r = 0; r < rows; r++) {
-            peaks[r] = peak_of(x + r * k, k);
-            quantize_row(x + r * k, k, k_filled, peaks[r], u + r * k_filled);
-        }
+    for (long r = 0; r < rows; r++) {
+        peaks[r] = peak_of(x + r * k, k);
+        quantize_row(x + r * k, k, k_filled, peaks[r], u + r * k_filled);
+    }
+#pragma omp for schedule(static)
+    for (long c = 0; c < (n + WIDE - 1) / WIDE; c++) {
+        long first = c * WIDE, width = MIN(WIDE, n - first);
+        const int8_t *w = weights->packed + first * k_filled;
+        const float *bias = weights->bias ? weights->bias + first : 0;
+        long r = 0;
 #ifdef __AMX_INT8__
         if (rows > FEW_ROWS)
-            set_tiles();
+            matrix_tile(u, r = rows, k_filled, w, weights->scales + first, weights->offsets + first, bias, width,
+                        peaks, y + first, n);
 #endif
-#pragma omp for schedule(static)
-        for (long c = 0; c < (n + WIDE - 1) / WIDE; c++) {
-            long first = c * WIDE, width = MIN(WIDE, n - first);
-            const int8_t *w = weights->packed + first * k_filled;
-            const float *bias = weights->bias ? weights->bias + first : 0;
-            long r = 0;
-#ifdef __AMX_INT8__
-            if (rows > FEW_ROWS)
-                for (; r < rows; r += 16)
-                    matrix_tile(u + r * k_filled, MIN(16, rows - r), k_filled, w, weights->scales + first,
-                                weights->offsets + first, bias, width, peaks + r, y + r * n + first, n);
-#endif
-            while (r < rows) {
-                long left = rows - r;
+        while (r < rows) {
+            long left = rows - r;
 #define TILE(ROWS)                                                                                                     \
     {                                                                                                                  \
         tile_##ROWS(u + r * k_filled, k_filled, w, weights->scales + first, weights->offsets + first, bias, width,     \
                     peaks + r, y + r * n + first, n);                                                                  \
         r += ROWS;                                                                                                     \
     }
-                if (left >= 6)
-                    TILE(6)
-                else if (left >= 4)
-                    TILE(4)
-                else if (left >= 2)
-                    TILE(2)
-                else
-                    TILE(1)
-            }
+            if (left >= 6)
+                TILE(6)
+            else if (left >= 4)
+                TILE(4)
+            else if (left >= 2)
+                TILE(2)
+            else
+                TILE(1)
         }
-#ifdef __AMX_INT8__
-        if (rows > FEW_ROWS)
-            _tile_release();
-#endif
     }
-    free(u);
 }
 
-/* q times each of four keys, side by side so that none waits for another. */
-static inline void dot_four(const float *q, const float *const k[4], long d, float out[4])
+static void begin_products(long rows)
 {
-    __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+#ifdef __AMX_INT8__
+    if (rows > FEW_ROWS)
+        set_tiles();
+#endif
+}
+
+static void end_products(long rows)
+{
+#ifdef __AMX_INT8__
+    if (rows > FEW_ROWS)
+        _tile_release();
+#endif
+}
+
+/* x (rows, k) float32, y (rows, n) float32. Returns whether there was the memory for it. */
+int int8_linear(const struct weights *weights, const float *x, long rows, float *y)
+{
+    uint8_t *space = malloc(bytes_of_rows(rows, weights->k_filled));
+    if (!space)
+        return 0;
+#pragma omp parallel if (rows * weights->k * weights->n > FEW_OPERATIONS)
+    {
+        begin_products(rows);
+        multiply(weights, x, rows, rows_in(space, rows, weights->k_filled), y);
+        end_products(rows);
+    }
+    free(space);
+    return 1;
+}
+
+/* The sums of sixteen vectors, each in its own place: halves are added to halves until one number of each is left. */
+static inline __m512 sums_of(const __m512 v[16])
+{
+    __m512 two[8], four[4];
+    for (int i = 0; i < 8; i++)
+        two[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+    for (int i = 0; i < 4; i++) {
+        __m512d x = _mm512_castps_pd(two[2 * i]), y = _mm512_castps_pd(two[2 * i + 1]);
+        four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    }
+    /* Now each quarter of four[i] has the sums of its own numbers of v[4 i], ..., v[4 i + 3]. */
+    __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x44), _mm512_shuffle_f32x4(four[0], four[1], 0xee));
+    __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(four[2], four[3], 0x44), _mm512_shuffle_f32x4(four[2], four[3], 0xee));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+}
+
+/* q times each of sixteen keys. */
+static inline __m512 dot_sixteen(const float *q, const float *const k[16], long d)
+{
+    __m512 sums[16];
+    for (int j = 0; j < 16; j++)
+        sums[j] = _mm512_setzero_ps();
     for (long i = 0; i < d; i += 16) {
         __mmask16 mask = first_of(d - i);
         __m512 x = _mm512_maskz_loadu_ps(mask, q + i);
-        for (int j = 0; j < 4; j++)
+        for (int j = 0; j < 16; j++)
             sums[j] = _mm512_fmadd_ps(x, _mm512_maskz_loadu_ps(mask, k[j] + i), sums[j]);
     }
-    for (int j = 0; j < 4; j++)
-        out[j] = _mm512_reduce_add_ps(sums[j]);
+    return sums_of(sums);
 }
 
 /* e^x for x <= 0, to one part in ten million: 2^n times a polynomial of the rest. */
@@ -268,95 +382,175 @@ struct cached {
     float scale;
 };
 
-/* q (groups, width, heads, d) with q_stride between rows; out (groups, width, heads, d). */
-void attend_cached(const struct cached *cached, const float *q, long q_stride, const float *keys, const float *values,
+/* The average of `count` values, which lie `there` from the keys, by weights that sum up to `sum`. */
+static inline void average(const float *const *keys, long there, long count, const float *weights, float sum, long d,
+                           float *y)
+{
+    __m512 factor = _mm512_set1_ps(sum > 0 ? 1 / sum : 0);
+    for (long i = 0; i < d; i += 64) {
+        __m512 totals[4];
+        __mmask16 masks[4];
+        for (int j = 0; j < 4; j++) {
+            totals[j] = _mm512_setzero_ps();
+            masks[j] = first_of(d - i - 16 * j);
+        }
+        for (long c = 0; c < count; c++) {
+            __m512 weight = _mm512_set1_ps(weights[c]);
+            for (int j = 0; j < 4; j++)
+                totals[j] = _mm512_fmadd_ps(weight, _mm512_maskz_loadu_ps(masks[j], keys[c] + there + i + 16 * j),
+                                            totals[j]);
+        }
+        for (int j = 0; j < 4; j++)
+            _mm512_mask_storeu_ps(y + i + 16 * j, masks[j], _mm512_mul_ps(totals[j], factor));
+    }
+}
+
+/* q (groups, width, heads, d) with q_stride between rows; out (groups, width, heads, d). All threads of the region that
+   calls it share the work.
+
+   Where it writes, q (groups, width, 3, heads, d) are queries, keys and values as one projection gives them, and row w
+   of each group first writes its key and value to place w of the newest column. */
+static void attend(const struct cached *cached, const float *q, long q_stride, int writes, float *keys, float *values,
                    float *out)
 {
     const struct cached s = *cached;
-#pragma omp parallel for collapse(2) schedule(static) if (s.groups * s.heads * s.width * s.columns * s.d > 32768)
+    const long row = s.heads * s.d;
+#pragma omp for collapse(2) schedule(static)
     for (long g = 0; g < s.groups; g++)
         for (long h = 0; h < s.heads; h++) {
-            const float *k = keys + g * s.group_stride + h * s.head_stride;
-            const float *v = values + g * s.group_stride + h * s.head_stride;
+            float *k = keys + g * s.group_stride + h * s.head_stride;
+            float *v = values + g * s.group_stride + h * s.head_stride;
+            if (writes)
+                for (long w = 0; w < s.width; w++) {
+                    const float *new = q + (g * s.width + w) * q_stride + row + h * s.d;
+                    long there = ((s.columns - 1) * s.places + w) * s.d;
+                    memcpy(k + there, new, s.d * sizeof(float));
+                    memcpy(v + there, new + row, s.d * sizeof(float));
+                }
             long first = s.starts ? s.starts[g] : 0;
-            float logits[s.columns + 20];
+            float weights[s.columns + 16]; /* of column first + c at c */
+            const float *rows[s.columns + 16];
+            long count = s.columns - first;
             for (long w = 0; w < s.width; w++) {
                 const uint8_t *from = s.origins ? s.origins + g * s.origins_group + w * s.origins_row : 0;
                 const float *query = q + (g * s.width + w) * q_stride + h * s.d;
-                float *y = out + ((g * s.width + w) * s.heads + h) * s.d;
-                float most = -INFINITY;
-                for (long c = first; c < s.columns; c += 4) {
-                    const float *four[4];
-                    for (long j = 0; j < 4; j++) {
-                        long at = MIN(c + j, s.columns - 1); /* the last one again where there are no more */
-                        four[j] = k + (at * s.places + (from ? from[at] : 0)) * s.d;
-                    }
-                    dot_four(query, four, s.d, logits + c);
+                for (long c = 0; c < count + 15; c++) { /* the last one again where there are no more */
+                    long at = first + MIN(c, count - 1);
+                    rows[c] = k + (at * s.places + (from ? from[at] : 0)) * s.d;
                 }
-                for (long c = first; c < s.columns; c++) {
-                    logits[c] *= s.scale;
+                __m512 most = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
+                for (long c = 0; c < count; c += 16) {
+                    __mmask16 mask = first_of(count - c);
+                    __m512 x = _mm512_mul_ps(dot_sixteen(query, rows + c, s.d), _mm512_set1_ps(s.scale));
                     if (s.bias)
-                        logits[c] += s.bias[g * s.columns + c];
-                    most = logits[c] > most ? logits[c] : most;
+                        x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, s.bias + g * s.columns + first + c));
+                    _mm512_storeu_ps(weights + c, x);
+                    most = _mm512_mask_max_ps(most, mask, x, most);
                 }
-                __m512 sums = _mm512_setzero_ps();
-                for (long c = first; c < s.columns; c += 16) {
-                    __mmask16 mask = first_of(s.columns - c);
-                    __m512 x = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, logits + c), _mm512_set1_ps(most));
-                    x = _mm512_maskz_mov_ps(mask, exp_of(x));
-                    _mm512_storeu_ps(logits + c, x);
+                most = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+                for (long c = 0; c < count; c += 16) {
+                    __m512 x = exp_of(_mm512_sub_ps(_mm512_loadu_ps(weights + c), most));
+                    x = _mm512_maskz_mov_ps(first_of(count - c), x);
+                    _mm512_storeu_ps(weights + c, x);
                     sums = _mm512_add_ps(sums, x);
                 }
-                float sum = _mm512_reduce_add_ps(sums);
-                __m512 factor = _mm512_set1_ps(sum > 0 ? 1 / sum : 0);
-                for (long i = 0; i < s.d; i += 64) {
-                    __m512 totals[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
-                                        _mm512_setzero_ps()};
-                    for (long c = first; c < s.columns; c++) {
-                        const float *value = v + (c * s.places + (from ? from[c] : 0)) * s.d + i;
-                        __m512 weight = _mm512_set1_ps(logits[c]);
-                        for (int j = 0; j < 4; j++)
-                            totals[j] = _mm512_fmadd_ps(
-                                weight, _mm512_maskz_loadu_ps(first_of(s.d - i - 16 * j), value + 16 * j), totals[j]);
-                    }
-                    for (int j = 0; j < 4; j++)
-                        _mm512_mask_storeu_ps(y + i + 16 * j, first_of(s.d - i - 16 * j),
-                                              _mm512_mul_ps(totals[j], factor));
-                }
+                average(rows, v - k, count, weights, _mm512_reduce_add_ps(sums), s.d,
+                        out + ((g * s.width + w) * s.heads + h) * s.d);
             }
         }
 }
 
-/* One step of self-attention: row w of each group writes its key and value to place w of the newest column, and attends.
-
-   qkv (groups, width, 3, heads, d): queries, keys and values as one projection gives them. */
-void attend_past(const struct cached *cached, const float *qkv, float *keys, float *values, float *out)
+static int is_worth_threads(const struct cached *s)
 {
-    const struct cached s = *cached;
-    long row = s.heads * s.d, newest = (s.columns - 1) * s.places;
-    for (long g = 0; g < s.groups; g++)
-        for (long w = 0; w < s.width; w++)
-            for (long h = 0; h < s.heads; h++) {
-                const float *k = qkv + (g * s.width + w) * 3 * row + row + h * s.d;
-                long there = g * s.group_stride + h * s.head_stride + (newest + w) * s.d;
-                memcpy(keys + there, k, s.d * sizeof(float));
-                memcpy(values + there, k + row, s.d * sizeof(float));
-            }
-    attend_cached(cached, qkv, 3 * row, keys, values, out);
+    return s->groups * s->heads * s->width * s->columns * s->d > FEW_OPERATIONS;
 }
 
-/* LayerNorm(x + y), row by row. */
-void add_norm(const float *x, const float *y, long rows, long d, const float *weight, const float *bias, float epsilon,
-              float *out)
+/* q (groups, width, heads, d) attends; out is of the same shape. */
+void attend_cached(const struct cached *cached, const float *q, float *keys, float *values, float *out)
 {
-#pragma omp parallel for schedule(static) if (rows * d > 16384)
+#pragma omp parallel if (is_worth_threads(cached))
+    attend(cached, q, cached->heads * cached->d, 0, keys, values, out);
+}
+
+/* One step of self-attention: qkv (groups, width, 3, heads, d), out (groups, width, heads, d). */
+void attend_past(const struct cached *cached, const float *qkv, float *keys, float *values, float *out)
+{
+#pragma omp parallel if (is_worth_threads(cached))
+    attend(cached, qkv, 3 * cached->heads * cached->d, 1, keys, values, out);
+}
+
+/* log sum exp of each row of x (rows, n). */
+void log_normalizers(const float *x, long rows, long n, float *out)
+{
+#pragma omp parallel for schedule(static) if (rows * n > FEW_OPERATIONS)
+    for (long r = 0; r < rows; r++) {
+        const float *row = x + r * n;
+        __m512 most = _mm512_set1_ps(-INFINITY), sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+        for (long i = 0; i < n; i += 16) {
+            __mmask16 mask = first_of(n - i);
+            most = _mm512_mask_max_ps(most, mask, _mm512_maskz_loadu_ps(mask, row + i), most);
+        }
+        float peak = _mm512_reduce_max_ps(most);
+        __m512 base = _mm512_set1_ps(isinf(peak) ? 0 : peak);
+        for (long i = 0; i < n; i += 16) {
+            __mmask16 mask = first_of(n - i);
+            __m512 v = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, row + i), base);
+            sums[i / 16 % 2] = _mm512_mask_add_ps(sums[i / 16 % 2], mask, sums[i / 16 % 2], exp_of(v));
+        }
+        float sum = _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+        out[r] = isinf(peak) && !isnan(sum) ? peak : peak + logf(sum);
+    }
+}
+
+/* The `count` largest of each row of x (rows, n), largest first, and where they stand; of equal ones the first. */
+void largest(const float *x, long rows, long n, long count, float *values, int64_t *places)
+{
+#pragma omp parallel for schedule(static) if (rows * n > FEW_OPERATIONS)
+    for (long r = 0; r < rows; r++) {
+        const float *row = x + r * n;
+        float *best = values + r * count;
+        int64_t *at = places + r * count;
+        long found = 0;
+        for (long i = 0; i < n; i += 64) {
+            __m512 least = _mm512_set1_ps(found < count ? -INFINITY : best[count - 1]);
+            uint64_t greater = 0; /* or not a number */
+            for (long j = 0; j < 4; j++) {
+                __mmask16 mask = first_of(n - i - 16 * j);
+                __m512 v = _mm512_maskz_loadu_ps(mask, row + i + 16 * j);
+                if (found >= count)
+                    mask = _mm512_mask_cmp_ps_mask(mask, v, least, _CMP_NLE_UQ);
+                greater |= (uint64_t)mask << 16 * j;
+            }
+            for (; greater; greater &= greater - 1) {
+                long here = i + _tzcnt_u64(greater), place = MIN(found, count - 1);
+                if (found == count && row[here] <= best[place])
+                    continue;
+                for (; place > 0 && !(best[place - 1] >= row[here]); place--) {
+                    best[place] = best[place - 1];
+                    at[place] = at[place - 1];
+                }
+                best[place] = row[here];
+                at[place] = here;
+                found += found < count;
+            }
+        }
+    }
+}
+
+/* LayerNorm(x + y), row by row, or LayerNorm(x) where y is null. All threads of the region that calls it share the
+   work. */
+static void normalize(const float *x, const float *y, long rows, long d, const float *weight, const float *bias,
+                      float epsilon, float *out)
+{
+#pragma omp for schedule(static)
     for (long r = 0; r < rows; r++) {
         float *o = out + r * d;
         __m512 sums = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
         for (long i = 0; i < d; i += 16) {
             __mmask16 mask = first_of(d - i);
             __m512 v = _mm512_maskz_loadu_ps(mask, x + r * d + i);
-            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y + r * d + i));
+            if (y)
+                v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y + r * d + i));
             _mm512_mask_storeu_ps(o + i, mask, v);
             sums = _mm512_add_ps(sums, v);
         }
@@ -374,4 +568,142 @@ void add_norm(const float *x, const float *y, long rows, long d, const float *we
             _mm512_mask_storeu_ps(o + i, mask, v);
         }
     }
+}
+
+void add_norm(const float *x, const float *y, long rows, long d, const float *weight, const float *bias, float epsilon,
+              float *out)
+{
+#pragma omp parallel if (rows * d > FEW_OPERATIONS)
+    normalize(x, y, rows, d, weight, bias, epsilon, out);
+}
+
+/* A step of a decoder as a list of operations, so that one call and one team of threads do all of it. Values are numbered
+   buffers, (rows, width) each. */
+enum kind { LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY };
+enum activation { RELU, GELU_TANH, SILU };
+
+/* As `Program` in Python fills it. */
+struct operation {
+    long kind, from, other, to, width; /* `other`: what is added, or -1 */
+    long detail;                       /* the layer, or the activation */
+    const struct weights *weights;
+    const float *scale, *shift;
+    float epsilon;
+};
+
+struct layers {
+    const struct cached *cached;
+    float *start;
+    long layer, part; /* bytes from a layer's keys to the next one's, and to its values */
+};
+
+struct program {
+    const struct operation *operations;
+    long num_operations;
+    const long *widths; /* of the values; the first is what the step begins with, the second its result */
+    long num_values;
+    long most_filled; /* the largest k_filled of all weights */
+};
+
+struct step {
+    long rows;
+    struct rows quantized;
+    float **values;
+    struct layers past, memory;
+};
+
+/* 1 / (1 + e^-x) */
+static inline __m512 sigmoid_of(__m512 x)
+{
+    __m512 one = _mm512_set1_ps(1.0f);
+    __m512 small = exp_of(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(x)));
+    __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    return _mm512_div_ps(_mm512_mask_mov_ps(one, negative, small), _mm512_add_ps(one, small));
+}
+
+static void activate(const float *x, long count, long activation, float *out)
+{
+#pragma omp for schedule(static)
+    for (long i = 0; i < count; i += 16) {
+        __mmask16 mask = first_of(count - i);
+        __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
+        if (activation == RELU)
+            v = _mm512_max_ps(_mm512_setzero_ps(), v); /* in this order what is not a number stays one */
+        else if (activation == SILU)
+            v = _mm512_mul_ps(v, sigmoid_of(v));
+        else { /* 0.5 (1 + tanh(z)) = sigmoid(2 z) */
+            __m512 cube = _mm512_mul_ps(_mm512_mul_ps(v, v), v);
+            __m512 z = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), v);
+            v = _mm512_mul_ps(v, sigmoid_of(_mm512_mul_ps(z, _mm512_set1_ps(1.5957691216f))));
+        }
+        _mm512_mask_storeu_ps(out + i, mask, v);
+    }
+}
+
+static void add(const float *x, const float *y, long count, float *out)
+{
+#pragma omp for schedule(static)
+    for (long i = 0; i < count; i += 16) {
+        __mmask16 mask = first_of(count - i);
+        __m512 v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i));
+        _mm512_mask_storeu_ps(out + i, mask, v);
+    }
+}
+
+static void do_operation(const struct operation *o, const struct step *s)
+{
+    const float *x = s->values[o->from], *other = o->other < 0 ? 0 : s->values[o->other];
+    float *out = s->values[o->to];
+    const struct layers *layers = o->kind == ATTEND_PAST ? &s->past : &s->memory;
+    float *keys = (float *)((char *)layers->start + o->detail * layers->layer);
+    float *values = (float *)((char *)keys + layers->part);
+    switch (o->kind) {
+    case LINEAR:
+        multiply(o->weights, x, s->rows, s->quantized, out);
+        break;
+    case NORMALIZE:
+        normalize(x, other, s->rows, o->width, o->scale, o->shift, o->epsilon, out);
+        break;
+    case ADD:
+        add(x, other, s->rows * o->width, out);
+        break;
+    case ACTIVATE:
+        activate(x, s->rows * o->width, o->detail, out);
+        break;
+    case ATTEND_PAST:
+        attend(layers->cached, x, 3 * o->width, 1, keys, values, out);
+        break;
+    case ATTEND_MEMORY:
+        attend(layers->cached, x, o->width, 0, keys, values, out);
+        break;
+    }
+}
+
+/* x (rows, widths[0]), out (rows, widths[1]). Returns whether there was the memory for it. */
+int run_program(const struct program *program, long rows, float *x, struct layers past, struct layers memory, float *out)
+{
+    long bytes = bytes_of_rows(rows, program->most_filled), first = (bytes + 63) / 64 * 64;
+    bytes = first;
+    for (long i = 2; i < program->num_values; i++)
+        bytes += rows * program->widths[i] * sizeof(float);
+    uint8_t *space = malloc(bytes);
+    if (!space)
+        return 0;
+    float *values[program->num_values], *next = (float *)(space + first);
+    values[0] = x;
+    values[1] = out;
+    for (long i = 2; i < program->num_values; i++) {
+        values[i] = next;
+        next += rows * program->widths[i];
+    }
+    const struct step step = {rows, rows_in(space, rows, program->most_filled), values, past, memory};
+#pragma omp parallel
+    {
+        begin_products(rows);
+        for (long i = 0; i < program->num_operations; i++)
+            do_operation(program->operations + i, &step);
+        end_products(rows);
+    }
+    free(space);
+    return 1;
 }

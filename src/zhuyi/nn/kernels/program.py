@@ -1,0 +1,240 @@
+"""The rest of a decoder's step, written down once and then done by one call: no Python between its operations.
+
+What a step does is said once, by the modules themselves. They are called with a value that computes nothing and notes
+what is asked of it; whatever it does not know of ends the recording, and the step is then done by the modules, as ever.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zhuyi.nn.kernels import FLOAT, LONG, POINTER, Cached, Int8Weights, Layers, checked
+
+LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY = range(6)
+RELU, GELU_TANH, SILU = range(3)
+BEGINNING, RESULT = 0, 1  # the first values of a program; those between them and the result follow
+
+
+class NotRecordableError(Exception):
+    """A step asks for something that programs do not have."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One line of a program: value `to`, of so many numbers a row, from values `source` and perhaps `other`."""
+
+    kind: int
+    source: int
+    to: int
+    width: int
+    other: int = -1
+    detail: int = 0
+    weights: Int8Weights | None = None
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    epsilon: float = 0.0
+
+
+class Recorded:
+    """A value of a step: it knows its width alone, and writes down what it is asked for.
+
+    Modules and torch's functions take it in a tensor's place. The step's state is asked for attention through
+    `attend_past` and `attend_memory`.
+    """
+
+    def __init__(self, operations: list[Operation], number: int, width: int) -> None:
+        self._operations, self._number, self.width = operations, number, width
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, arguments: Sequence[Any] = (), options: dict[str, Any] | None = None
+    ) -> "Recorded":
+        known = FUNCTIONS.get(function)
+        if known is None:
+            raise NotRecordableError(str(function))
+        return known(*arguments, **(options or {}))
+
+    def linear(self, weights: Int8Weights) -> "Recorded":
+        return self._then(LINEAR, weights.d_out, weights=weights)
+
+    def attend_past(self, layer: int) -> "Recorded":
+        return self._then(ATTEND_PAST, self.width // 3, detail=layer)
+
+    def attend_memory(self, layer: int) -> "Recorded":
+        return self._then(ATTEND_MEMORY, self.width, detail=layer)
+
+    def flatten(self, first: int, last: int) -> "Recorded":
+        """Rows side by side or one below the other are the same rows."""
+        return self
+
+    def __add__(self, other: "Recorded") -> "Recorded":
+        if not isinstance(other, Recorded):
+            raise NotRecordableError("a sum with what is not part of the step")
+        return self._then(ADD, self.width, other=other._number)
+
+    def activate(self, activation: int) -> "Recorded":
+        return self._then(ACTIVATE, self.width, detail=activation)
+
+    def normalize(self, scale: Tensor, shift: Tensor, epsilon: float) -> "Recorded":
+        options: dict[str, Any] = {"scale": scale, "shift": shift, "epsilon": epsilon}
+        last = self._operations[-1] if self._operations else None
+        if last is not None and last.kind == ADD and last.to == self._number:
+            # Together with the sum that it is of, which is kept for whoever else needs it.
+            return self._then(NORMALIZE, self.width, source=last.source, other=last.other, **options)
+        return self._then(NORMALIZE, self.width, **options)
+
+    def _then(self, kind: int, width: int, *, source: int | None = None, **details: Any) -> "Recorded":
+        to = max((operation.to for operation in self._operations), default=RESULT) + 1
+        source = self._number if source is None else source
+        self._operations.append(Operation(kind, source, to, width, **details))
+        return Recorded(self._operations, to, width)
+
+
+def _layer_norm(
+    x: Recorded, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Recorded:
+    if weight is None or bias is None or tuple(shape) != (x.width,):
+        raise NotRecordableError("layer norm without weights")
+    return x.normalize(weight, bias, eps)
+
+
+def _relu(x: Recorded, inplace: bool = False) -> Recorded:
+    return x.activate(RELU)
+
+
+def _silu(x: Recorded, inplace: bool = False) -> Recorded:
+    return x.activate(SILU)
+
+
+def _gelu(x: Recorded, approximate: str = "none") -> Recorded:
+    if approximate != "tanh":
+        raise NotRecordableError("gelu by the error function")
+    return x.activate(GELU_TANH)
+
+
+FUNCTIONS: dict[Any, Callable[..., Recorded]] = {
+    F.layer_norm: _layer_norm,
+    F.relu: _relu,
+    torch.relu: _relu,
+    F.silu: _silu,
+    F.gelu: _gelu,
+}
+
+
+class RecordedState:
+    """What a step asks of its state, in the state's place while it is recorded."""
+
+    def attend_past(self, layer: int, qkv: Recorded) -> Recorded:
+        return qkv.attend_past(layer)
+
+    def attend_memory(self, layer: int, q: Recorded) -> Recorded:
+        return q.attend_memory(layer)
+
+
+class _Operation(ctypes.Structure):
+    _fields_: ClassVar = [
+        *((name, LONG) for name in ("kind", "source", "other", "to", "width", "detail")),
+        *((name, POINTER) for name in ("weights", "scale", "shift")),
+        ("epsilon", FLOAT),
+    ]
+
+
+class _Program(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("operations", POINTER),
+        ("num_operations", LONG),
+        ("widths", POINTER),
+        ("num_values", LONG),
+        ("most_filled", LONG),
+    ]
+
+
+class Program:
+    """Operations in the form in which the kernels read them."""
+
+    def __init__(self, operations: Sequence[Operation], width: int) -> None:
+        kept, widths = _with_values_reused(_needed(operations), width)
+        self._kept = kept  # whose tensors are pointed at
+        self._operations = (_Operation * len(kept))(*map(_as_structure, kept))
+        self._widths = (LONG * len(widths))(*widths)
+        most_filled = max((each.weights.filled_in for each in kept if each.weights is not None), default=0)
+        self._program = _Program(
+            ctypes.addressof(self._operations), len(kept), ctypes.addressof(self._widths), len(widths), most_filled
+        )
+        self._address = ctypes.addressof(self._program)
+        self._out = widths[RESULT]
+
+    def run(self, library: ctypes.CDLL, x: Tensor, past: Cached, memory: Cached | None) -> Tensor:
+        """Shape: x (G, W, D); returns (G * W, width of the result)."""
+        x = x.contiguous()
+        rows = x.shape[0] * x.shape[1]
+        out = x.new_empty(rows, self._out)
+        source = NO_LAYERS if memory is None else memory.layers
+        checked(library.run_program(self._address, rows, x.data_ptr(), past.layers, source, out.data_ptr()))
+        return out
+
+
+NO_LAYERS = Layers()
+
+
+def record(step: Callable[[Any, Any], Any], width: int) -> Program | None:
+    """What `step(x, state)` does, x (G, W, width); None where it is more than programs have."""
+    operations: list[Operation] = []
+    try:
+        result = step(Recorded(operations, BEGINNING, width), RecordedState())
+    except (NotRecordableError, AttributeError, TypeError):
+        return None
+    if not operations or not isinstance(result, Recorded) or operations[-1].to != result._number:
+        return None
+    return Program(operations, width)
+
+
+def _needed(operations: Sequence[Operation]) -> list[Operation]:
+    """Without what nothing is made of."""
+    used = {operations[-1].to}
+    kept = []
+    for operation in reversed(operations):
+        if operation.to in used:
+            used |= {operation.source, operation.other}
+            kept.append(operation)
+    return kept[::-1]
+
+
+def _with_values_reused(operations: Sequence[Operation], width: int) -> tuple[list[Operation], list[int]]:
+    """The same operations with few values, so that they stay in the cache, and the values' widths."""
+    last_use = {value: i for i, each in enumerate(operations) for value in (each.source, each.other)}
+    places, widths, free = {BEGINNING: BEGINNING}, [width, operations[-1].width], list[int]()
+    kept = []
+    for i, each in enumerate(operations):
+        fitting = [place for place in free if widths[place] == each.width]
+        if i == len(operations) - 1:
+            places[each.to] = RESULT
+        elif fitting:
+            places[each.to] = fitting[0]
+            free.remove(fitting[0])
+        else:
+            places[each.to] = len(widths)
+            widths.append(each.width)
+        other = places[each.other] if each.other >= 0 else -1
+        kept.append(replace(each, source=places[each.source], other=other, to=places[each.to]))
+        free += {places[v] for v in (each.source, each.other) if v > RESULT and last_use[v] == i}
+    return kept, widths
+
+
+def _as_structure(operation: Operation) -> _Operation:
+    return _Operation(
+        operation.kind,
+        operation.source,
+        operation.other,
+        operation.to,
+        operation.width,
+        operation.detail,
+        None if operation.weights is None else operation.weights.address,
+        *(None if x is None else x.data_ptr() for x in (operation.scale, operation.shift)),
+        operation.epsilon,
+    )
