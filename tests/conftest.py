@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zhuyi.models import MODELS
 from zhuyi.models.bert import BertConfig
 from zhuyi.models.seq2seq import Seq2SeqConfig
+from zhuyi.models.t5 import T5Config
 from zhuyi.models.transformer import TransformerConfig
 from zhuyi.nn import attention
 from zhuyi.tasks.pair_data import PairBatch
@@ -44,11 +45,15 @@ def padded_ids(lengths: list[int], vocab_size: int, generator: torch.Generator) 
     return ids, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
 
 
-def text_to_text_inputs(config: Any) -> dict[str, Tensor]:
+def padded_pairs(source_vocab_size: int, target_vocab_size: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(2)
-    src, src_mask = padded_ids([7, 3, 1], config.source_vocab_size, generator)
-    tgt, tgt_mask = padded_ids([4, 9, 2], config.target_vocab_size, generator)
+    src, src_mask = padded_ids([7, 3, 1], source_vocab_size, generator)
+    tgt, tgt_mask = padded_ids([4, 9, 2], target_vocab_size, generator)
     return {"src": src, "tgt": tgt, "src_mask": src_mask, "tgt_mask": tgt_mask}
+
+
+def text_to_text_inputs(config: Any) -> dict[str, Tensor]:
+    return padded_pairs(config.source_vocab_size, config.target_vocab_size)
 
 
 def translation_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -138,6 +143,21 @@ TINY: dict[str, Tiny] = {
         },
         encoder_inputs,
         heads_loss,
+    ),
+    "t5": Tiny(
+        {
+            "plain": T5Config(
+                d_model=14, num_heads=2, head_dim=5, d_ff=22, num_encoder_layers=3, num_decoder_layers=4,
+                num_buckets=9, max_distance=13, max_len=41, vocab_size=29,
+            ),
+            "gated": T5Config(
+                d_model=15, num_heads=3, head_dim=7, d_ff=19, num_encoder_layers=2, num_decoder_layers=1,
+                activation="gelu-tanh", gated=True, tie_embeddings=False,
+                num_buckets=6, max_distance=8, max_len=43, vocab_size=31,
+            ),
+        },
+        lambda config: padded_pairs(config.vocab_size, config.vocab_size),
+        translation_loss,
     ),
 }  # fmt: skip
 

@@ -375,6 +375,21 @@ def test_heads_need_not_fill_the_model() -> None:
     torch.testing.assert_close(module(x), torch.cat(heads, dim=-1) @ module.w_o.weight.T)
 
 
+@torch.no_grad()
+def test_a_scale_and_a_position_bias_of_its_own(attention_path: str) -> None:
+    """Also where the compiled kernel would else attend: float32 without gradients."""
+    torch.manual_seed(0)
+    ours, cross = SelfAttention(9, 3, 5, bias=False, scale=1.0), CrossAttention(9, 3, 5, scale=0.3)
+    x, memory, bias = torch.randn(2, 7, 9), torch.randn(2, 4, 9), torch.randn(1, 3, 7, 7)
+    q, k, v = (split_heads(part, 3) for part in ours.w_qkv(x).chunk(3, dim=-1))
+    for added in (bias, None):
+        expected = ours.w_o(merge_heads(attend(q, k, v, bias=added, scale=1.0)[0]))
+        torch.testing.assert_close(ours(x, position_bias=added), expected)
+    k, v = cross.project_memory(memory)
+    expected = cross.w_o(merge_heads(attend(split_heads(cross.w_q(x), 3), k, v, scale=0.3)[0]))
+    torch.testing.assert_close(cross(x, memory), expected)
+
+
 def test_dropout_only_while_training() -> None:
     for module in (SelfAttention(6, 3, 2, dropout=0.5), CrossAttention(6, 3, 2, dropout=0.5)):
         inputs = [torch.randn(1, 5, 6)] * (1 if isinstance(module, SelfAttention) else 2)

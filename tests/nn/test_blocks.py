@@ -142,6 +142,24 @@ def test_residual_is_its_formula(norm_first: bool) -> None:
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
+@torch.no_grad()
+def test_residual_with_the_size_alone_as_norm(norm_first: bool) -> None:
+    residual: Residual = randomised(Residual(6, 0.5, norm_first, 0.1, "rms"))
+    x, w = torch.randn(2, 3, 6), torch.randn(6, 6)
+    normalised = F.rms_norm(x if norm_first else x + x @ w, (6,), residual.norm.weight, 0.1)
+    torch.testing.assert_close(residual(x, lambda y: y @ w), x + normalised @ w if norm_first else normalised)
+
+
+@pytest.mark.parametrize("kind", [EncoderLayer, DecoderLayer])
+def test_each_option_goes_to_its_own_place(kind: type[EncoderLayer] | type[DecoderLayer]) -> None:
+    layer = kind(replace(CONFIG, norm="rms", bias=False, gated=True, attention_scale=0.7))
+    assert not [name for name, _ in layer.named_parameters() if name.endswith("bias")]
+    assert all(isinstance(m.norm, nn.RMSNorm) for m in layer.modules() if isinstance(m, Residual))
+    assert {m.scale for m in layer.modules() if isinstance(m, SelfAttention | CrossAttention)} == {0.7}
+    assert layer.feed_forward.w_1.weight.shape == (2 * 22, 15)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
 def test_only_the_sublayer_is_dropped(norm_first: bool) -> None:
     residual = Residual(6, 0.5, norm_first).train()
     x = torch.randn(40, 50, 6)
@@ -192,3 +210,16 @@ def test_every_parameter_is_used() -> None:
     x = torch.randn(2, 7, 15)
     assert gradient_reaches(encoder, encoder(x, None))
     assert gradient_reaches(decoder, decoder(x, x, None))
+
+
+def test_a_position_bias_is_for_self_attention_alone() -> None:
+    """One that leaves each position nothing but itself makes the others' tokens meaningless to it."""
+    x, memory = torch.randn(1, 7, 15), torch.randn(1, 7, 15)
+    alone = torch.full((1, 3, 7, 7), -1e9).masked_fill(torch.eye(7, dtype=torch.bool), 0.0)
+    encoder, decoder = randomised(EncoderLayer(CONFIG)), randomised(DecoderLayer(CONFIG))
+    with torch.no_grad():
+        for t in range(7):
+            token = x[:, t : t + 1]
+            torch.testing.assert_close(encoder(x, None, position_bias=alone)[:, t : t + 1], encoder(token, None))
+            found = decoder(x, memory, None, position_bias=alone)[:, t : t + 1]
+            torch.testing.assert_close(found, decoder(token, memory, None))

@@ -37,6 +37,19 @@ def test_is_equation_2(activation: Activation) -> None:
         torch.testing.assert_close(network(x)[row, column], expected)
 
 
+def test_gated_and_without_biases() -> None:
+    """Shazeer 2020, eq. 6: the rows of `w_1` are W above V."""
+    torch.manual_seed(0)
+    network = FeedForward(5, 13, activation="gelu-tanh", bias=False, gated=True).double()
+    assert network.w_1.bias is None and network.w_2.bias is None
+    x = torch.randn(2, 3, 5, dtype=torch.float64)
+    w, v = network.w_1.weight.detach().split(13)
+    expected = (FORMULAS["gelu-tanh"](x @ w.T) * (x @ v.T)) @ network.w_2.weight.T
+    torch.testing.assert_close(network(x), expected)
+    bound = math.sqrt(6 / (5 + 13))
+    assert all(0.9 * bound < float(each.abs().max()) <= bound for each in (w, v))  # each drawn as if it stood alone
+
+
 def test_every_activation_is_tested() -> None:
     assert ACTIVATIONS.keys() == FORMULAS.keys()
 

@@ -66,10 +66,12 @@ class Play:
         assert bias.shape == (groups, 1, width * num_tokens, seen.shape[2])
         assert bool(((bias == 0) | (bias == torch.finfo(torch.float64).min)).all())
         visible = bias.reshape(len(self.rows), num_tokens, -1) == 0
+        offsets = self.state.offsets.repeat_interleave(width, dim=1)  # (T, columns * W)
         for i, row in enumerate(self.rows):
             for t in range(num_tokens):
                 expected = torch.stack([past[layer, part] for past in row.past[: starts[i] + t + 1]], dim=1)
                 assert torch.equal(seen[i // width][:, visible[i, t]], expected)
+                assert offsets[t, visible[i, t]].tolist() == list(range(-starts[i] - t, 1))
 
     def check(self) -> None:
         """Positions, and each row's memory as its group finds it."""
@@ -313,3 +315,47 @@ def test_a_beam_wider_than_a_byte_counts() -> None:
     play.write()
     play.select([299, *range(299)])
     play.write()
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_bias_and_a_scale_of_its_own(width: int) -> None:
+    """Each row attends its own past, as `attend` does over a plain list of it."""
+    torch.manual_seed(0)
+    table, memory = numbers(HEADS, 40), numbers(1, 2, 2, HEADS, 4, HEAD_DIM)  # by how far back a key lies
+    state = DecoderState(torch.zeros(1, 2, 2, HEADS, 0, 1, HEAD_DIM, dtype=torch.float64), memory, scale=0.9)
+    pasts: list[list[Tensor]] = [[] for _ in range(2)]
+
+    def step(num_tokens: int) -> None:
+        state.begin(num_tokens)
+        state.bias_past(table[:, (-state.offsets).clamp_min(0)])
+        qkv = numbers(state.groups, state.width * num_tokens, 3 * HEADS * HEAD_DIM)
+        found = state.attend_past(0, qkv).reshape(state.rows, num_tokens, HEADS, HEAD_DIM)
+        sources = state.attend_memory(0, qkv[..., : HEADS * HEAD_DIM]).reshape(found.shape)
+        for row, new in enumerate(qkv.reshape(state.rows, num_tokens, 3, HEADS, HEAD_DIM)):
+            for t, (query, key, value) in enumerate(new):
+                pasts[row].append(torch.stack([key, value]))
+                keys, values = torch.stack(pasts[row], dim=2)  # (H, T, d) each
+                bias = table[:, : len(pasts[row])].flip(1)[:, None]
+                expected = attend(query[:, None], keys, values, bias=bias, scale=0.9)[0]
+                torch.testing.assert_close(found[row, t], expected[:, 0])
+                expected = attend(query[:, None], *memory[0, :, row // state.width], scale=0.9)[0]
+                torch.testing.assert_close(sources[row, t], expected[:, 0])
+
+    step(3)
+    state.forget_after(torch.tensor([3, 1]))
+    del pasts[1][1:]
+    state.select(torch.arange(2).repeat_interleave(width))
+    pasts[:] = [list(past) for past in pasts for _ in range(width)]
+    step(1)
+    state.select(torch.arange(2 * width).view(2, width).flip(1).flatten())
+    pasts[:] = [pasts[group * width + place] for group in range(2) for place in reversed(range(width))]
+    step(1)
+
+
+def test_a_steps_bias_ends_with_the_step() -> None:
+    state = DecoderState(torch.zeros(1, 2, 1, 1, 0, 1, 2))
+    state.begin(1)
+    state.bias_past(torch.full((1, 1, 1), 5.0))
+    assert state.past_bias is not None
+    state.begin(1)
+    assert state.past_bias is None

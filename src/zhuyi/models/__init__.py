@@ -10,6 +10,8 @@ from zhuyi.models.bert import PUBLISHED_SIZES as BERT_SIZES
 from zhuyi.models.bert import Bert, BertConfig
 from zhuyi.models.seq2seq import PUBLISHED_SIZES as SEQ2SEQ_SIZES
 from zhuyi.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from zhuyi.models.t5 import PUBLISHED_SIZES as T5_SIZES
+from zhuyi.models.t5 import T5, T5Config
 from zhuyi.models.transformer import PUBLISHED_SIZES, Transformer, TransformerConfig
 
 
@@ -26,4 +28,5 @@ MODELS: dict[str, Architecture] = {
     "transformer": Architecture(TransformerConfig, Transformer, dict(PUBLISHED_SIZES)),
     "seq2seq": Architecture(Seq2SeqConfig, Seq2Seq, dict(SEQ2SEQ_SIZES)),
     "bert": Architecture(BertConfig, Bert, dict(BERT_SIZES)),
+    "t5": Architecture(T5Config, T5, dict(T5_SIZES)),
 }

@@ -142,26 +142,46 @@ class SelfAttention(nn.Module):
 
     W_Q, W_K and W_V of all heads are the rows of one matrix, `w_qkv`, so that the three projections are one product.
 
-    Shape:  x (B, T, D), mask broadcastable to (B, H, T, T); returns (B, T, D).
+    Shape:  x (B, T, D), mask and position_bias broadcastable to (B, H, T, T); returns (B, T, D).
+    Args:   scale: factor of the logits instead of 1 / sqrt(d).
+            position_bias: added to the logits.
     Source: Vaswani et al. 2017, sections 3.2.2 and 3.2.3. Departure: the projections may have biases, as in most
             later implementations.
     """
 
-    def __init__(self, d_model: int, num_heads: int, head_dim: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        head_dim: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
+        self.scale = scale
         self.w_qkv = Linear(d_model, 3 * num_heads * head_dim, bias=bias, matrices=3)
         self.w_o = Linear(num_heads * head_dim, d_model, bias=bias)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, *, causal: bool = False, maps: Maps | None = None, name: str = ""
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        position_bias: Tensor | None = None,
+        maps: Maps | None = None,
+        name: str = "",
     ) -> Tensor:
         qkv = self.w_qkv(x)  # (B, T, 3 * H * d)
-        if maps is None and not causal and (heads := self._attend_by_kernel(qkv, mask)) is not None:
+        for_kernel = maps is None and not causal and position_bias is None and self.scale is None
+        if for_kernel and (heads := self._attend_by_kernel(qkv, mask)) is not None:
             return self.w_o(heads)
         q, k, v = (split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=-1))  # each (B, H, T, d)
-        return _multi_head(self, q, k, v, mask, causal, maps, name)
+        return _multi_head(self, q, k, v, mask, position_bias, causal, maps, name)
 
     def _attend_by_kernel(self, qkv: Tensor, mask: Tensor | None) -> Tensor | None:
         """The heads side by side, to the bit the same whatever else is in the batch; None where there is no kernel.
@@ -189,13 +209,24 @@ class CrossAttention(nn.Module):
     W_K and W_V are the rows of one matrix, `w_kv`: a text's memory is projected once, whatever its answer's length.
 
     Shape:  x (B, T, D), memory (B, S, D), mask broadcastable to (B, H, T, S); returns (B, T, D).
+    Args:   scale: factor of the logits instead of 1 / sqrt(d).
     Source: Vaswani et al. 2017, section 3.2.3.
     """
 
-    def __init__(self, d_model: int, num_heads: int, head_dim: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        head_dim: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
+        self.scale = scale
         self.w_q = Linear(d_model, num_heads * head_dim, bias=bias)
         self.w_kv = Linear(d_model, 2 * num_heads * head_dim, bias=bias, matrices=2)
         self.w_o = Linear(num_heads * head_dim, d_model, bias=bias)
@@ -213,7 +244,7 @@ class CrossAttention(nn.Module):
     ) -> Tensor:
         k, v = self.project_memory(memory)  # (B, H, S, d)
         q = split_heads(self.w_q(x), self.num_heads)  # (B, H, T, d)
-        return _multi_head(self, q, k, v, mask, False, maps, name)
+        return _multi_head(self, q, k, v, mask, None, False, maps, name)
 
 
 def _multi_head(
@@ -222,13 +253,17 @@ def _multi_head(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
+    bias: Tensor | None,
     causal: bool,
     maps: Maps | None,
     name: str,
 ) -> Tensor:
     """MultiHead(Q, K, V) = Concat(head_1, ..., head_H) W_O."""
     rate = module.dropout if module.training else 0.0
-    heads, weights = attend(q, k, v, mask=mask, dropout=rate, need_weights=maps is not None, causal=causal)
+    need_weights = maps is not None
+    heads, weights = attend(
+        q, k, v, mask=mask, bias=bias, scale=module.scale, dropout=rate, need_weights=need_weights, causal=causal
+    )
     if maps is not None and weights is not None:
         maps.add(name, weights)
     return module.w_o(merge_heads(heads))  # (B, T, D)

@@ -10,12 +10,18 @@ from zhuyi.nn.attention import CrossAttention, SelfAttention
 from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.feedforward import Activation, FeedForward
 from zhuyi.nn.maps import Maps
+from zhuyi.nn.norm import NORMS, Norm
 from zhuyi.nn.state import DecoderState
 
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """What an encoder's and a decoder's layer have in common."""
+    """What an encoder's and a decoder's layer have in common.
+
+    Args:   bias: whether affine maps have one.
+            gated: of the feed-forward network.
+            attention_scale: factor of the logits instead of 1 / sqrt(head_dim).
+    """
 
     d_model: int
     num_heads: int
@@ -27,6 +33,10 @@ class LayerConfig:
     activation: Activation
     norm_first: bool
     norm_epsilon: float = 1e-5
+    norm: Norm = "layer"
+    bias: bool = True
+    gated: bool = False
+    attention_scale: float | None = None
 
 
 class Residual(nn.Module):
@@ -36,9 +46,11 @@ class Residual(nn.Module):
     Source: Vaswani et al. 2017, sections 3.1 and 5.4; `norm_first`: Xiong et al. 2020, figure 1b.
     """
 
-    def __init__(self, d_model: int, dropout: float, norm_first: bool, norm_epsilon: float = 1e-5) -> None:
+    def __init__(
+        self, d_model: int, dropout: float, norm_first: bool, norm_epsilon: float = 1e-5, norm: Norm = "layer"
+    ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(d_model, eps=norm_epsilon)
+        self.norm = NORMS[norm](d_model, eps=norm_epsilon)
         self.dropout = Dropout(dropout)
         self.norm_first = norm_first
 
@@ -46,50 +58,92 @@ class Residual(nn.Module):
         if self.norm_first:
             return x + self.dropout(sublayer(self.norm(x)))
         y = self.dropout(sublayer(x))
-        library = kernels.library_for(x, y, self.norm.weight)
+        library = kernels.library_for(x, y, self.norm.weight) if isinstance(self.norm, nn.LayerNorm) else None
         if library is not None:
             return kernels.add_norm(library, x, y, self.norm.weight, self.norm.bias, self.norm.eps)
         return self.norm(x + y)
 
 
+def _self_attention(c: LayerConfig) -> SelfAttention:
+    return SelfAttention(
+        c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout, bias=c.bias, scale=c.attention_scale
+    )
+
+
+def _cross_attention(c: LayerConfig) -> CrossAttention:
+    return CrossAttention(
+        c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout, bias=c.bias, scale=c.attention_scale
+    )
+
+
+def _feed_forward(c: LayerConfig) -> FeedForward:
+    return FeedForward(
+        c.d_model, c.d_ff, activation=c.activation, dropout=c.feed_forward_dropout, bias=c.bias, gated=c.gated
+    )
+
+
+def _residual(c: LayerConfig) -> Residual:
+    return Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon, c.norm)
+
+
 class EncoderLayer(nn.Module):
     """Self-attention, then the feed-forward network, each inside a residual connection.
 
-    Shape: x (B, S, D), mask (B, 1, 1, S) or None; returns (B, S, D).
+    Shape: x (B, S, D), mask (B, 1, 1, S) or None, position_bias (1, H, S, S) or None; returns (B, S, D).
     """
 
     def __init__(self, c: LayerConfig) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout)
-        self.feed_forward = FeedForward(c.d_model, c.d_ff, activation=c.activation, dropout=c.feed_forward_dropout)
-        self.self_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
-        self.feed_forward_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
+        self.self_attention = _self_attention(c)
+        self.feed_forward = _feed_forward(c)
+        self.self_residual = _residual(c)
+        self.feed_forward_residual = _residual(c)
 
-    def forward(self, x: Tensor, mask: Tensor | None, maps: Maps | None = None, name: str = "") -> Tensor:
-        x = self.self_residual(x, lambda y: self.self_attention(y, mask, maps=maps, name=f"{name}.self"))
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        maps: Maps | None = None,
+        name: str = "",
+        position_bias: Tensor | None = None,
+    ) -> Tensor:
+        def self_attention(y: Tensor) -> Tensor:
+            return self.self_attention(y, mask, position_bias=position_bias, maps=maps, name=f"{name}.self")
+
+        x = self.self_residual(x, self_attention)
         return self.feed_forward_residual(x, self.feed_forward)
 
 
 class DecoderLayer(nn.Module):
     """Masked self-attention, encoder-decoder attention and the feed-forward network, each inside a residual connection.
 
-    Shape: x (B, T, D), memory (B, S, D), memory_mask (B, 1, 1, S) or None; returns (B, T, D).
+    Shape: x (B, T, D), memory (B, S, D), memory_mask (B, 1, 1, S) or None, position_bias (1, H, T, T) or None;
+           returns (B, T, D).
     """
 
     def __init__(self, c: LayerConfig) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout)
-        self.cross_attention = CrossAttention(c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout)
-        self.feed_forward = FeedForward(c.d_model, c.d_ff, activation=c.activation, dropout=c.feed_forward_dropout)
-        self.self_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
-        self.cross_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
-        self.feed_forward_residual = Residual(c.d_model, c.dropout, c.norm_first, c.norm_epsilon)
+        self.self_attention = _self_attention(c)
+        self.cross_attention = _cross_attention(c)
+        self.feed_forward = _feed_forward(c)
+        self.self_residual = _residual(c)
+        self.cross_residual = _residual(c)
+        self.feed_forward_residual = _residual(c)
 
     def forward(
-        self, x: Tensor, memory: Tensor, memory_mask: Tensor | None, maps: Maps | None = None, name: str = ""
+        self,
+        x: Tensor,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        maps: Maps | None = None,
+        name: str = "",
+        position_bias: Tensor | None = None,
     ) -> Tensor:
-        # Targets are padded on the right, so causality alone keeps real positions from the padding.
-        x = self.self_residual(x, lambda y: self.self_attention(y, causal=True, maps=maps, name=f"{name}.self"))
+        def self_attention(y: Tensor) -> Tensor:
+            # Targets are padded on the right, so causality alone keeps real positions from the padding.
+            return self.self_attention(y, causal=True, position_bias=position_bias, maps=maps, name=f"{name}.self")
+
+        x = self.self_residual(x, self_attention)
         x = self.cross_residual(
             x, lambda y: self.cross_attention(y, memory, memory_mask, maps=maps, name=f"{name}.cross")
         )
