@@ -84,8 +84,11 @@ def write_recipe(path: Path, values: dict[str, Any]) -> Path:
     return path
 
 
-def random_run(path: Path, *, seed: int = 3, **model: Any) -> RunFolder:
-    """A run as training leaves it, but with weights drawn at random."""
+def random_run(path: Path, *, seed: int = 3, model: str = "transformer", **sizes: Any) -> RunFolder:
+    """A run as training leaves it, but with weights drawn at random.
+
+    Args:   sizes: the model's; a Transformer's are those of `tiny_values` where not given.
+    """
     path.mkdir(parents=True, exist_ok=True)
     pairs = number_pairs(60)
     tokenizer = train_tokenizer(
@@ -93,8 +96,10 @@ def random_run(path: Path, *, seed: int = 3, **model: Any) -> RunFolder:
     )
     values = tiny_values(write_pairs(path / "pairs.tsv", pairs), seed=seed)
     values["data"]["test"] = [str(path / "pairs.tsv")]
-    sizes = {"source_vocab_size": tokenizer.vocab_size, "target_vocab_size": tokenizer.vocab_size}
-    values["model"] |= {**sizes, **model}
+    if model != "transformer":
+        values["model"] = {"name": model, "max_len": 48}
+    vocabulary = {"source_vocab_size": tokenizer.vocab_size, "target_vocab_size": tokenizer.vocab_size}
+    values["model"] |= {**vocabulary, **sizes}
     config = parse_config(values, "tiny")
     folder = RunFolder(path)
     folder.write_config(config)

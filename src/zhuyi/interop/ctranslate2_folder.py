@@ -20,6 +20,8 @@ def write_ctranslate2(translator: Translator, folder: Path) -> None:
     Raises: InputError: CTranslate2 has no such model, or it is not installed.
     """
     config, model = translator.config.model, translator.model
+    if not isinstance(config, TransformerConfig):
+        raise InputError(f"cannot export to ctranslate2: only a Transformer is written, this is a {config.name}")
     if config.memory != "last":
         raise InputError(
             f"cannot export to ctranslate2: the model has memory = {config.memory}, but each layer of its decoder "

@@ -58,6 +58,8 @@ def write_hugging_face(translator: Translator, folder: Path) -> None:
     Raises: InputError: neither Marian nor Pegasus is such a model.
     """
     config, model = translator.config.model, translator.model
+    if not isinstance(config, TransformerConfig):
+        raise InputError(f"cannot export to hf: Marian and Pegasus are Transformers, this is a {config.name}")
     check_expressible(config)
     tables = model.source_positions.table.detach(), model.target_positions.table.detach()
     write_tensors(folder / "model.safetensors", their_weights(config, named_weights(model), tables))

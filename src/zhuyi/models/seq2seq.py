@@ -182,7 +182,8 @@ class BahdanauDecoder(nn.Module):
         d_read = c.embedding_width + c.d_annotation
         self.recurrent = Recurrent(c.cell, d_read, c.d_model, c.num_decoder_layers, dropout=c.dropout)
         self.attention = AdditiveAttention(c.d_model, c.d_annotation)
-        self.w_s = Linear(c.encoder_width, self.recurrent.num_tensors * c.d_model, matrices=self.recurrent.num_tensors)
+        self.d_last = c.encoder_width
+        self.w_s = Linear(self.d_last, self.recurrent.num_tensors * c.d_model, matrices=self.recurrent.num_tensors)
         self.readout = Linear(c.d_model + d_read, 2 * c.embedding_width)
 
     def annotations(self, values: Tensor, lengths: Sequence[int] | None) -> Annotations:
@@ -193,7 +194,7 @@ class BahdanauDecoder(nn.Module):
 
         Shape: hidden (K, B, A) of the encoder; returns (K, B, D) of the decoder.
         """
-        last = self.recurrent.top(hidden)[:, -self.w_s.in_features :]  # (B, d_encoder)
+        last = self.recurrent.top(hidden)[:, -self.d_last :]  # (B, d_encoder)
         return torch.stack(torch.tanh(self.w_s(last)).chunk(self.recurrent.num_tensors, dim=-1))
 
     def forward(

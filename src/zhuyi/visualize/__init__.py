@@ -50,6 +50,8 @@ def _check_file(out: Path, endings: tuple[str, ...]) -> None:
 
 def _draw_positions(translator: Translator, out: Path, side: str) -> None:
     config, model = translator.config.model, translator.model
+    if not hasattr(model, "source_positions"):
+        raise InputError(f"the model {config.name} has no positions to draw")
     table = (model.source_positions if side == "source" else model.target_positions).table  # (max_len, D)
     whose = "" if config.positions == "sinusoidal" else f" of the {side}"
     draw_positions(table[:SHOWN_POSITIONS], out, title=f"{config.positions.capitalize()} positions{whose}")

@@ -97,6 +97,8 @@ def choose_place(text_maps: TextMaps, place: str) -> PlaceMaps:
     for name, maps in there.items():
         if name == place:
             return maps
+    if not there:
+        raise InputError("this model has no attention to show")
     raise InputError(f"there are no maps of the place {place!r}; choose from {', '.join(there)}")
 
 
