@@ -31,30 +31,35 @@ static inline __mmask16 first_of(long left)
     return left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
 }
 
-/* The largest magnitude of a row; NaN where the row has one, so that it is not hidden. */
+/* The largest magnitude of a row; NaN where the row has one, so that it is not hidden: as integers, without their signs,
+   floats have the order that they have as numbers, and what is not a number comes after all of them. */
 static float peak_of(const float *x, long k)
 {
-    __m512 most = _mm512_setzero_ps();
-    __mmask16 unordered = 0;
-    for (long i = 0; i < k; i += 16) {
-        __mmask16 mask = first_of(k - i);
-        __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
-        unordered |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-        most = _mm512_max_ps(most, _mm512_abs_ps(v));
-    }
-    return unordered ? NAN : _mm512_reduce_max_ps(most);
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i most[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+    long i = 0;
+    for (; i + 64 <= k; i += 64)
+        for (int j = 0; j < 4; j++)
+            most[j] = _mm512_max_epu32(most[j], _mm512_and_si512(_mm512_loadu_si512(x + i + 16 * j), magnitude));
+    for (; i < k; i += 16)
+        most[0] = _mm512_max_epu32(most[0], _mm512_and_si512(_mm512_maskz_loadu_epi32(first_of(k - i), x + i), magnitude));
+    most[0] = _mm512_max_epu32(_mm512_max_epu32(most[0], most[1]), _mm512_max_epu32(most[2], most[3]));
+    return _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(_mm512_reduce_max_epu32(most[0]))));
 }
 
 /* A row as bytes, 128 being zero; it is filled up to k_filled with what is multiplied by zero weights. */
 static void quantize_row(const float *x, long k, long k_filled, float peak, uint8_t *out)
 {
-    __m512 factor = _mm512_set1_ps(peak > 0 ? 127.0f / peak : 0.0f);
-    for (long i = 0; i < k_filled; i += 16) {
-        long left = k - i;
-        __mmask16 mask = first_of(left);
-        __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), factor));
-        rounded = _mm512_add_epi32(rounded, _mm512_set1_epi32(128));
-        _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(rounded));
+    const __m512 factor = _mm512_set1_ps(peak > 0 ? 127.0f / peak : 0.0f);
+    const __m512i zero = _mm512_set1_epi32(128);
+    long i = 0;
+    for (; i + 16 <= k; i += 16) {
+        __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor));
+        _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, zero)));
+    }
+    for (; i < k_filled; i += 16) {
+        __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(first_of(k - i), x + i), factor));
+        _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, zero)));
     }
 }
 
