@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from zhuyi.decoding import (
     Beam,
     Greedy,
     Hypothesis,
+    KeepForm,
     RepetitionGuard,
     Request,
     Rule,
@@ -34,6 +35,7 @@ from zhuyi.decoding.config import DecodeConfig
 from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.nn.embeddings import OutputProjection
 from zhuyi.nn.loss import projected_cross_entropy
+from zhuyi.tasks.forms import Forms, Sentence
 from zhuyi.tasks.pair_data import (
     Announce,
     PairBatch,
@@ -55,7 +57,8 @@ class Translation:
             tokens: the target's pieces.
             alternatives: the next best texts with their scores, best first.
             flags: why a guard stepped in: `copied` (nothing to translate, in it or in a part), `repetition`, `length`,
-            `split`.
+            `split`; under a constraint `unknown` (a character was answered that is not in the vocabulary) and
+            `relaxed` (the vocabulary is too small for it).
     """
 
     text: str
@@ -105,6 +108,8 @@ class TranslationTask:
     def __init__(
         self, config: PairDataConfig, decode: DecodeConfig, data: PairData, batch_tokens: int, seed: int
     ) -> None:
+        if decode.constraint != "none":
+            Forms(decode.constraint, data.source_tokenizer, data.target_tokenizer)  # refuses tokens it cannot count
         self.config = config
         self._decode = decode
         self._data = data
@@ -200,6 +205,7 @@ def translate_texts(
 
     A text with nothing to translate (empty, punctuation alone) comes back as it is; line breaks are kept; what is
     longer than `decode.longest_sentence` tokens is cut into sentences, clauses or, at the last, stretches of tokens.
+    Under a `decode.constraint` only what is longer than the model's positions is cut.
 
     Args:   rule: the search's rule, where it is not the beam (or greedy) search of `decode`.
             n_best: how many translations to find: the first and `n_best - 1` alternatives.
@@ -207,9 +213,17 @@ def translate_texts(
     """
     rule = rule or _rule(decode, n_best)
     limit = min(decode.longest_sentence or model.max_len - 1, model.max_len - 1)
-    search = open_search(model, rule, target_tokenizer.signs, decode.forbidden)
+    forms = None if decode.constraint == "none" else Forms(decode.constraint, source_tokenizer, target_tokenizer)
+    keep = forms.keep(decode.forbidden or ()) if forms else None
+
+    def cut(line: str) -> Iterator[str | Sentence]:
+        return forms.parts(line, model.max_len - 1) if forms else _parts(line, source_tokenizer, limit)
+
+    search = open_search(
+        model, rule, target_tokenizer.signs, decode.forbidden, renormalize=decode.renormalize, keep=keep
+    )
     for window in windows(texts):
-        plans = [_plan(text, source_tokenizer, limit) for text in window]
+        plans = [_plan(text, cut) for text in window]
         found = _translate_sentences(search, plans, model.max_len, decode.batch_rows, seed)
         for plan in plans:
             yield _assemble(plan, found, target_tokenizer, n_best)
@@ -223,6 +237,7 @@ def open_search(
     *,
     guarded: bool = True,
     renormalize: bool = False,
+    keep: KeepForm | None = None,
 ) -> Search:
     """The search that every translation goes through; its requests' inputs are source ids, end sign included.
 
@@ -230,16 +245,18 @@ def open_search(
             forbidden: ids that are never written; the signs but for the end where not given.
             guarded: False leaves loops to go on, as other libraries do.
             renormalize: as `DecodeConfig` has it.
+            keep: what holds its requests to their forms, in the place of all other filters.
     """
     device = next(model.parameters()).device
     signs = signs or Signs()
     never = {signs.pad, signs.bos, signs.unk} - {signs.eos} if forbidden is None else forbidden
+    free = (Suppress(never), *((RepetitionGuard(signs.eos),) if guarded else ()))
     return Search(
         lambda requests: _begin(model, requests, device, signs.bos),
         model.step,
         rule,
         eos_id=signs.eos,
-        filters=(Suppress(never), *((RepetitionGuard(signs.eos),) if guarded else ())),
+        filters=(keep,) if keep else free,
         stream=False,
         renormalize=renormalize,
     )
@@ -252,11 +269,11 @@ def _rule(decode: DecodeConfig, n_best: int) -> Rule:
     return Beam(size, length_rule=decode.length_rule, alpha=decode.alpha, stop=decode.stop, n_best=n_best)
 
 
-# A plan is the text's parts in order: a string stands for itself, ids (with the end sign) are to be translated.
-Plan = list[str | tuple[int, ...]]
+# A plan is the text's parts in order: a string stands for itself, a sentence is to be translated.
+Plan = list[str | Sentence]
 
 
-def _plan(text: str, tokenizer: Tokenizer, limit: int) -> Plan:
+def _plan(text: str, cut: Callable[[str], Iterator[str | Sentence]]) -> Plan:
     """Cut a text into what is kept and what is translated."""
     plan: Plan = []
     for number, line in enumerate(text.split("\n")):
@@ -265,24 +282,23 @@ def _plan(text: str, tokenizer: Tokenizer, limit: int) -> Plan:
         if not is_translatable(line):
             plan.append(line)
             continue
-        for part in _parts(line, tokenizer, limit):
-            plan.append(part)
+        plan += cut(line)
     return plan
 
 
-def _parts(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | tuple[int, ...]]:
+def _parts(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | Sentence]:
     """The whole line if it is short enough; else sentences, packed as long as they fit together."""
     if len(line) <= LONGEST_STRETCH:
         ids = tokenizer.encode(line)
         if len(ids) <= limit:
-            yield tuple(ids)
+            yield Sentence(tuple(ids))
             return
     for stretch in _pack(split_sentences(line), tokenizer, limit):
         if not is_translatable(stretch):
             yield stretch.strip()
             continue
         if len(stretch) <= LONGEST_STRETCH and len(ids := tokenizer.encode(stretch)) <= limit:
-            yield tuple(ids)
+            yield Sentence(tuple(ids))
             continue
         for clause in _pack(split_clauses(stretch), tokenizer, limit):
             if not is_translatable(clause):
@@ -291,7 +307,7 @@ def _parts(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | tuple[
             for start in range(0, len(clause), LONGEST_STRETCH):
                 ids = tokenizer.encode(clause[start : start + LONGEST_STRETCH])[:-1]
                 for first in range(0, len(ids), limit - 1):
-                    yield (*ids[first : first + limit - 1], tokenizer.signs.eos)
+                    yield Sentence((*ids[first : first + limit - 1], tokenizer.signs.eos))
 
 
 def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[str]:
@@ -309,12 +325,20 @@ def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[s
 
 def _translate_sentences(
     search: Search, plans: Sequence[Plan], max_len: int, batch_rows: int, seed: int
-) -> dict[tuple[int, ...], tuple[Hypothesis, ...]]:
+) -> dict[Sentence, tuple[Hypothesis, ...]]:
     """Each different sentence once, those of like length together."""
-    sentences = sorted({part for plan in plans for part in plan if isinstance(part, tuple)}, key=lambda s: (-len(s), s))
+    different = dict.fromkeys(part for plan in plans for part in plan if isinstance(part, Sentence))
+    sentences = sorted(different, key=lambda sentence: (-len(sentence.ids), sentence.ids))
     requests = [
-        Request(i, ids, max_output_tokens(len(ids), max_len), seed=_seed(seed, ids), allowed_repeats=repeats(ids))
-        for i, ids in enumerate(sentences)
+        Request(
+            i,
+            sentence.ids,
+            len(sentence.form.fixed) + 1 if sentence.form else max_output_tokens(len(sentence.ids), max_len),
+            seed=_seed(seed, sentence.ids),
+            allowed_repeats=repeats(sentence.ids),
+            form=sentence.form,
+        )
+        for i, sentence in enumerate(sentences)
     ]
     events = run(search, requests, max_rows=max(batch_rows, search.width))
     return {sentences[event.id]: event.hypotheses for event in events if event.hypotheses is not None}
@@ -335,19 +359,24 @@ def _begin(
 
 
 def _assemble(
-    plan: Plan, found: dict[tuple[int, ...], tuple[Hypothesis, ...]], tokenizer: Tokenizer, n_best: int
+    plan: Plan, found: dict[Sentence, tuple[Hypothesis, ...]], tokenizer: Tokenizer, n_best: int
 ) -> Translation:
     """Put a text together again from its parts, once for each rank."""
-    translated = [found[part] for part in plan if isinstance(part, tuple)]
-    if not translated:
+    sentences = [part for part in plan if isinstance(part, Sentence)]
+    if not sentences:
         return Translation("".join(str(part) for part in plan), flags=("copied",))
     copied = any(isinstance(part, str) and part.strip() for part in plan)
+    translated = [found[sentence] for sentence in sentences]
     best = [hypotheses[0] for hypotheses in translated]
-    flags = dict.fromkeys(flag for hypothesis in best for flag in hypothesis.flags)
+    flags = dict.fromkeys(
+        flag
+        for sentence, hypothesis in zip(sentences, best, strict=True)
+        for flag in (*sentence.flags, *hypothesis.flags)
+    )
     ranked = []
     for rank in range(n_best):
         if any(rank < len(hypotheses) for hypotheses in translated):
-            chosen = {part: found[part][min(rank, len(found[part]) - 1)] for part in plan if isinstance(part, tuple)}
+            chosen = {sentence: found[sentence][min(rank, len(found[sentence]) - 1)] for sentence in sentences}
             score = sum(hypothesis.score for hypothesis in chosen.values()) / len(chosen)
             ranked.append((_join(plan, chosen, tokenizer), score))
     return Translation(
@@ -359,12 +388,14 @@ def _assemble(
     )
 
 
-def _join(plan: Plan, chosen: dict[tuple[int, ...], Hypothesis], tokenizer: Tokenizer) -> str:
+def _join(plan: Plan, chosen: dict[Sentence, Hypothesis], tokenizer: Tokenizer) -> str:
     text = ""
+    spaced = all(sentence.form is None for sentence in chosen)
     for part in plan:
-        piece = part if isinstance(part, str) else tokenizer.decode(chosen[part].tokens)
+        piece = part if isinstance(part, str) else part.text(chosen[part].tokens, tokenizer)
         needs_space = (
-            text
+            spaced
+            and text
             and piece
             and not (text[-1].isspace() or piece[0].isspace())
             and not (contains_han(text[-1] + piece[0]) or _is_wide_mark(text[-1]))
