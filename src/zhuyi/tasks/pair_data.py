@@ -1,7 +1,7 @@
 """From files of sentence pairs to tokenizers and batches: cleaned, split, tokenised once into a cache on disk."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -83,6 +83,14 @@ class PairBatch:
     def to(self, device: torch.device) -> "PairBatch":
         return PairBatch(*(x.to(device) for x in (self.src, self.src_mask, self.tgt, self.expected, self.tgt_mask)))
 
+    @classmethod
+    def of(cls, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], bos_id: int) -> "PairBatch":
+        """Pad rows of ids, each with its end sign."""
+        src, src_mask = batching.pad(sources)
+        expected, tgt_mask = batching.pad(targets)
+        tgt = np.concatenate([np.full((len(targets), 1), bos_id), expected[:, :-1]], axis=1)
+        return cls(*map(torch.from_numpy, (src, src_mask, tgt, expected, tgt_mask)))
+
 
 class PairBatches:
     """The batches of one split: their order in each epoch, and what a batch's rows hold."""
@@ -113,10 +121,8 @@ class PairBatches:
         return batching.largest(self._lengths, self._batch_tokens)
 
     def load(self, rows: np.ndarray) -> PairBatch:
-        src, src_mask = batching.pad([self.corpus.ids("source", int(row)) for row in rows])
-        expected, tgt_mask = batching.pad([self.corpus.ids("target", int(row)) for row in rows])
-        tgt = np.concatenate([np.full((len(rows), 1), self._bos_id), expected[:, :-1]], axis=1)
-        return PairBatch(*map(torch.from_numpy, (src, src_mask, tgt, expected, tgt_mask)))
+        sources, targets = ([self.corpus.ids(side, int(row)) for row in rows] for side in ("source", "target"))
+        return PairBatch.of(sources, targets, self._bos_id)
 
     def lines(self, rows: np.ndarray) -> list[str]:
         """The texts of a batch, to show a person."""
@@ -145,16 +151,8 @@ def prepare_pair_data(
     Args:   begun: training has begun on what is there: it is used whatever has become of the files since.
     Raises: InputError: no file, nothing usable in it, or it is too small to hold validation pairs out.
     """
-    cache = folder / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    text_files = [cache / f"{split}-text.arrow" for split in ("train", "valid")]
-    id_files = [cache / f"{split}.arrow" for split in ("train", "valid")]
-    made_from = [{**asdict(config), "test": (), "max_len": 0}, seed]
-    origin = origin_of(made_from, (*config.train, *config.valid), cache / "cleaned-from.json", begun)
-    forget_unless(cache / "cleaned-from.json", origin, [cache / "cleaning.json", *text_files, *id_files])
-    if not (cache / "cleaning.json").exists():
-        _clean(config, cache, seed, announce)
-    texts = {split: Corpus.open(cache / f"{split}-text.arrow") for split in ("train", "valid")}
+    cache, id_files = folder / "cache", _id_files(folder)
+    texts, origin = clean_pair_data(config, folder, seed, announce, begun=begun)
     source_tokenizer, target_tokenizer = _tokenizers(config, folder, origin, texts["train"], announce)
     encoder = json.dumps([source_tokenizer.fingerprint(), target_tokenizer.fingerprint(), config.max_len])
     forget_unless(cache / "encoded-by.json", encoder, id_files)
@@ -176,6 +174,26 @@ def prepare_pair_data(
         if not len(corpus):
             raise InputError(f"no {split} pair is at most {config.max_len} tokens long; raise data.max_len")
     return data
+
+
+def clean_pair_data(
+    config: PairDataConfig, folder: Path, seed: int, announce: Announce, *, begun: bool = False
+) -> tuple[dict[str, Corpus], str]:
+    """The first half of `prepare_pair_data`: the cleaned texts of both splits, and what they are made from."""
+    cache = folder / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    text_files = {split: cache / f"{split}-text.arrow" for split in ("train", "valid")}
+    made_from = [{**asdict(config), "test": (), "max_len": 0}, seed]
+    origin = origin_of(made_from, (*config.train, *config.valid), cache / "cleaned-from.json", begun)
+    made = [cache / "cleaning.json", *text_files.values(), *_id_files(folder)]
+    forget_unless(cache / "cleaned-from.json", origin, made)
+    if not (cache / "cleaning.json").exists():
+        _clean(config, cache, seed, announce)
+    return {split: Corpus.open(path) for split, path in text_files.items()}, origin
+
+
+def _id_files(folder: Path) -> list[Path]:
+    return [folder / "cache" / f"{split}.arrow" for split in ("train", "valid")]
 
 
 def load_tokenizers(config: PairDataConfig, folder: Path) -> tuple[Tokenizer, Tokenizer]:

@@ -174,7 +174,7 @@ def prepare_text_data(
     origin = origin_of(made_from, (*config.train, *config.valid), cache / "read-from.json", begun)
     made = [cache / name for split in SPLITS for name in (f"{split}.ids", f"{split}.learned", f"{split}.json")]
     forget_unless(cache / "read-from.json", origin, made)
-    tokenizer = _tokenizer(config, folder, origin, announce)
+    tokenizer = find_tokenizer(config.tokenizer, folder, origin, lambda: read_texts(config, "train"), announce)
     forget_unless(cache / "encoded-by.json", tokenizer.fingerprint(), made)
     for split in SPLITS:
         if not (cache / f"{split}.json").exists():
@@ -201,6 +201,11 @@ def read_text(config: TextDataConfig, files: Sequence[str]) -> Iterator[Piece]:
     return read_documents(files, config.documents)
 
 
+def read_texts(config: TextDataConfig, split: str) -> Iterator[str]:
+    """The texts of a split's documents, in pieces, read anew."""
+    return (piece.text for piece in _split(config, split))
+
+
 def _split(config: TextDataConfig, split: str) -> Iterable[Piece]:
     """The documents of a split, read anew."""
     if config.valid:
@@ -211,17 +216,22 @@ def _split(config: TextDataConfig, split: str) -> Iterable[Piece]:
     return (piece for is_before, piece in parts if is_before is (split == "train"))
 
 
-def _tokenizer(config: TextDataConfig, folder: Path, origin: str, announce: Announce) -> Tokenizer:
-    """Train the tokenizer, unless it is there: from an earlier life, or laid there by the user."""
+def find_tokenizer(
+    config: TokenizerConfig, folder: Path, origin: str, read: Callable[[], Iterable[str]], announce: Announce
+) -> Tokenizer:
+    """Train a run's only tokenizer, unless it is there: from an earlier life, or laid there by the user.
+
+    Args:   read: gives the texts, if there is to be any training.
+    """
     path, trained_from = folder / "tokenizer.json", folder / "cache" / "tokenizer-trained-from.json"
     if trained_from.exists():
         forget_unless(trained_from, origin, [path])
     if not path.exists():
         forget_unless(trained_from, origin, ())
-        texts = (piece.text for piece in _split(config, "train"))
-        tokenizer = train_tokenizer(texts if config.tokenizer.verbatim else map(normalize, texts), config.tokenizer)
+        texts = read()
+        tokenizer = train_tokenizer(texts if config.verbatim else map(normalize, texts), config)
         tokenizer.save(path)
-        announce(f"trained a {config.tokenizer.kind} tokenizer: {tokenizer.vocab_size:,} pieces")
+        announce(f"trained a {config.kind} tokenizer: {tokenizer.vocab_size:,} pieces")
     return load_tokenizer(folder)
 
 
