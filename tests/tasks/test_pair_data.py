@@ -63,6 +63,32 @@ def test_given_validation_pairs_are_taken_and_none_held_out(tmp_path: Path) -> N
     assert (len(data.train), len(data.valid)) == (70, 10)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_no_sentence_of_validation_or_test_is_trained_on(tmp_path: Path, split: str, side: int) -> None:
+    """A sentence that differs by its punctuation, on either side of a pair."""
+    pairs = number_pairs(80)
+    known = [pair[side].strip("。.") + "!" for pair in pairs[:10]]
+    other = [(f"九九九九九九{i}", "none") for i in range(10)]
+    elsewhere = [(a, b[1]) if side == 0 else (b[0], a) for a, b in zip(known, other, strict=True)]
+    file = (str(write_pairs(tmp_path / "elsewhere.tsv", elsewhere)),)
+    files: dict[str, object] = {split: file, "disjoint": True}
+    data = prepare(tmp_path / "run", pairs, **files)
+    trained = {data.train.text(f"{name}_text", row) for row in range(len(data.train)) for name in ("source", "target")}
+    assert not trained & {pair[side] for pair in pairs[:10]}
+    assert len(data.train) + (len(data.valid) if split == "test" else 0) == 70
+
+
+def test_other_test_pairs_to_be_apart_from_are_other_data(tmp_path: Path) -> None:
+    pairs = number_pairs(80)
+    counts = []
+    for known in (pairs[:10], pairs[:15]):
+        test = (str(write_pairs(tmp_path / "test.tsv", known)),)
+        data = prepare(tmp_path / "run", pairs, test=test, disjoint=True)
+        counts.append(len(data.train) + len(data.valid))
+    assert counts == [70, 65]
+
+
 def test_a_batch_holds_its_rows_texts(tmp_path: Path) -> None:
     data = prepare(tmp_path, number_pairs(80))
     batches = PairBatches(data.train, 200, seed=1)

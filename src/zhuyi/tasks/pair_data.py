@@ -13,7 +13,7 @@ from zhuyi.atomic import replacing
 from zhuyi.data import batches as batching
 from zhuyi.data.corpus import Corpus, encode_corpus, write_corpus
 from zhuyi.data.origins import forget_unless, origin_of
-from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs
+from zhuyi.data.pairs import CleaningReport, CleaningRules, Pair, clean_pairs, read_pairs
 from zhuyi.data.special_tokens import BOS_ID
 from zhuyi.data.splitting import hash_key, split_off
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizers
@@ -33,6 +33,8 @@ class PairDataConfig:
             train, valid, test: files, each `pairs.tsv`, `pairs.jsonl` or `SOURCE_FILE,TARGET_FILE`, `.gz` or not.
             columns: which columns of a TSV are source and target, from 1.
             valid_size: pairs held out of `train` where no `valid` is given.
+            disjoint: leave out of `train` what shares a sentence with `valid` or `test`, but for case, punctuation and
+            spaces.
             max_len: tokens of a side, end sign included; longer pairs are left out of training.
     """
 
@@ -43,6 +45,7 @@ class PairDataConfig:
     test: tuple[str, ...] = ()
     columns: tuple[int, int] = (1, 2)
     valid_size: int = 1000
+    disjoint: bool = False
     max_len: int = 128
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     cleaning: CleaningRules = field(default_factory=CleaningRules)
@@ -183,8 +186,9 @@ def clean_pair_data(
     cache = folder / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     text_files = {split: cache / f"{split}-text.arrow" for split in ("train", "valid")}
-    made_from = [{**asdict(config), "test": (), "max_len": 0}, seed]
-    origin = origin_of(made_from, (*config.train, *config.valid), cache / "cleaned-from.json", begun)
+    test = config.test if config.disjoint else ()
+    made_from = [{**asdict(config), "test": test, "max_len": 0}, seed]
+    origin = origin_of(made_from, (*config.train, *config.valid, *test), cache / "cleaned-from.json", begun)
     made = [cache / "cleaning.json", *text_files.values(), *_id_files(folder)]
     forget_unless(cache / "cleaned-from.json", origin, made)
     if not (cache / "cleaning.json").exists():
@@ -233,6 +237,8 @@ def _clean(config: PairDataConfig, cache: Path, seed: int, announce: Announce) -
     report = CleaningReport()
     kept = clean_pairs(config.train, config.cleaning, columns=config.columns, report=report)
     everything = cache / "all-text.arrow"
+    if config.disjoint:
+        kept = _apart(kept, config, announce)
     write_corpus(everything, {"source": "text", "target": "text"}, ((pair.source, pair.target) for pair in kept))
     announce(report.summary())
     corpus = Corpus.open(everything)
@@ -250,6 +256,23 @@ def _clean(config: PairDataConfig, cache: Path, seed: int, announce: Announce) -
     everything.unlink()
     with replacing(cache / "cleaning.json") as path:
         path.write_text(json.dumps(report.as_dict(), ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _apart(pairs: Iterator[Pair], config: PairDataConfig, announce: Announce) -> Iterator[Pair]:
+    """Leave out pairs that have a sentence in common with `valid` or `test`."""
+    elsewhere = {
+        hash_key(text)
+        for file in (*config.valid, *config.test)
+        for pair in read_pairs(file, columns=config.columns, report=CleaningReport())
+        for text in (pair.source, pair.target)
+    }
+    left_out = 0
+    for pair in pairs:
+        if elsewhere.isdisjoint((hash_key(pair.source), hash_key(pair.target))):
+            yield pair
+        else:
+            left_out += 1
+    announce(f"left out {left_out:,} pairs a sentence of which stands in the validation or test pairs")
 
 
 def _hold_out(corpus: Corpus, config: PairDataConfig, seed: int) -> np.ndarray:
