@@ -9,6 +9,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 ARGS ?=
 venv := .venv/bin
 torch := $(shell sed -n 's/^torch==//p' constraints.txt)
+joeynmt := 2.3.0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -29,7 +30,7 @@ check: .venv/installed
 	@$(venv)/ruff format --check
 	@$(venv)/mypy
 
-bench: .venv/peers
+bench: .venv/peers .venv/joeynmt/installed
 	@for script in benchmarks/*.py; do echo "$$script"; $(venv)/python "$$script" $(ARGS) || exit 1; done
 
 # The documents are Markdown, read where they lie; what can be wrong with them is tested.
@@ -78,4 +79,15 @@ docs: .venv/installed
 	@echo "installing the peers of constraints.txt"
 	@$(venv)/pip install --quiet --constraint constraints.txt --editable '.[all,dev,peers]' >.venv/install.log 2>&1 \
 	    || { grep -i error .venv/install.log >&2; echo "The whole log is in .venv/install.log" >&2; exit 1; }
+	@touch $@
+
+# A peer of benchmarks/training.py whose pins clash with ours. It imports importlib_metadata without declaring it.
+.venv/joeynmt/installed: .venv/installed
+	@echo "installing JoeyNMT $(joeynmt) into .venv/joeynmt"
+	@$(venv)/python -m venv .venv/joeynmt
+	@torch=$$($(venv)/python -c 'import torch; print(torch.__version__)') && \
+	{ .venv/joeynmt/bin/pip install --quiet --no-deps $${ZHUYI_TORCH_INDEX:+-i "$$ZHUYI_TORCH_INDEX"} "torch==$$torch" && \
+	  .venv/joeynmt/bin/pip install --quiet "torch==$$torch" "joeynmt==$(joeynmt)" "importlib_metadata==10.2.0"; } \
+	    >.venv/joeynmt.log 2>&1 \
+	    || { grep -i error .venv/joeynmt.log >&2; echo "The whole log is in .venv/joeynmt.log" >&2; exit 1; }
 	@touch $@

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 from contest import limits, report
-from contest.turns import Contestant, Track, Turn, Workers, best, fastest, measure, ratio, trial
+from contest.turns import Contestant, Track, Turn, Workers, fastest, measure, results, trial
 
 from zhuyi import predict
 from zhuyi.config import parse_config
@@ -187,7 +187,7 @@ def random_part(shape: Shape, workers: Workers, folder: Path, rounds: int, quick
                     if limits.PRECISIONS[precision].operations in typical
                 },
                 "agreement": agreement(tracks[beam, batch]),
-                **results(tracks[beam, batch]),
+                **results(tracks[beam, batch], PEERS),
             }
             for beam, batch in cells
         ],
@@ -276,30 +276,6 @@ def agreement(tracks: list[Track]) -> dict[str, float]:
     }
 
 
-def results(tracks: list[Track]) -> dict[str, Any]:
-    """All that was measured in a cell, and the ratios."""
-    rows = [
-        {
-            "tool": track.contestant.tool,
-            "setting": track.contestant.label,
-            "trial": track.trial,
-            "speeds": track.speeds,
-            "error": track.error,
-        }
-        for track in tracks
-    ]
-    ratios = {}
-    for track in tracks:
-        if track.contestant.tool == "zhuyi" and track.speeds:
-            peers = {peer: found for peer in PEERS if (found := best(tracks, [peer]))}
-            ratios[track.contestant.label] = {
-                peer: dict(zip(("median", "least", "most"), ratio(track, found), strict=True))
-                for peer, found in peers.items()
-            }
-    winners = {tool: found.contestant.label for tool in ("zhuyi", *PEERS) if (found := best(tracks, [tool]))}
-    return {"rows": rows, "best": winners, "ratios": ratios}
-
-
 def real_part(run: str, pairs: str, workers: Workers, folder: Path, rounds: int, quick: bool) -> dict[str, Any]:
     """Translate a test file with a real model: text in, text out."""
     translator = predict.load(run, "float32", "cpu")
@@ -332,7 +308,7 @@ def real_part(run: str, pairs: str, workers: Workers, folder: Path, rounds: int,
             )
             for track in going_on
         }
-        searches[str(beam)] = {**results(tracks), "bleu": bleu}
+        searches[str(beam)] = {**results(tracks, PEERS), "bleu": bleu}
     workers.close()
     return {
         "run": run,

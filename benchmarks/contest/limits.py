@@ -1,4 +1,4 @@
-"""The least time in which a machine could decode: every weight read once a step, every product at full rate."""
+"""The least time in which a machine could work: every weight read once a step, every product at full rate."""
 
 from dataclasses import dataclass
 
@@ -77,3 +77,16 @@ def tokens_per_second(
     encoder = encoder_work(config, batch, source, precision).seconds(reading, multiplying)
     step = step_work(config, batch, beam, source, length, precision).seconds(reading, multiplying)
     return batch * length / (encoder + length * step)
+
+
+def training_tokens_per_second(
+    config: TransformerConfig, batch: int, source: int, length: int, precision: str, rates: dict[str, float]
+) -> float:
+    """The most target tokens a second of training that products at the machine's measured rate allow.
+
+    The backward pass has two products for each of the forward pass: one for what came in and one for the weights.
+    """
+    encoder = encoder_work(config, batch, source, precision)
+    decoder = step_work(config, batch, 1, source, length, precision)
+    operations = 3 * (encoder.operations + length * decoder.operations)
+    return 1e9 * rates[PRECISIONS[precision].operations] * batch * length / operations

@@ -6,8 +6,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-TOOLS = ("Hugging Face", "CTranslate2", "zhuyi")
+TOOLS = ("JoeyNMT", "torch nn.Transformer", "Hugging Face", "CTranslate2", "zhuyi")
 COLOURS = {
+    "JoeyNMT": ["#d8cfe3"],
+    "torch nn.Transformer": ["#b9d3bd"],
     "Hugging Face": ["#c9ced6", "#aab1bc"],
     "CTranslate2": ["#8fb4de"],
     "zhuyi": ["#e7a37f", "#d9773f", "#b3470f"],
@@ -33,6 +35,8 @@ def as_text(found: dict[str, Any]) -> str:
         lines += random_tables(found["random"])
     for real in found.get("real", []):
         lines += real_tables(real)
+    for training in found.get("training", []):
+        lines += training_tables(training)
     return "\n".join(lines) + "\n"
 
 
@@ -68,6 +72,17 @@ def real_tables(found: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def training_tables(found: dict[str, Any]) -> list[str]:
+    """Speeds of a shape's steps, then ratios, and what shows that all did the same."""
+    lines = [f"Training steps, {found['title']}: target tokens a second", *speeds(found)]
+    most = ", ".join(f"{name} {value:,.0f}" for name, value in found["limits"].items())
+    lines += [f"  what products at the machine's rate allow: {most}", "", "zhuyi to the best setting of each peer"]
+    lines += [*ratios(found, found["limits"]), "", "parameters; loss of the first step"]
+    for name, (parameters, loss) in found["checks"].items():
+        lines.append(f"  {name:48} {parameters:12,}  {loss:.2f}")
+    return [*lines, ""]
+
+
 def search(cell: dict[str, Any]) -> str:
     """A cell's search in words."""
     return "greedy" if cell["beam"] == 1 else f"beam {cell['beam']}"
@@ -82,7 +97,7 @@ def speeds(cell: dict[str, Any], bleu: dict[str, Any] | None = None) -> list[str
             score = f"  BLEU {bleu[name]['bleu']:.2f}" if bleu else ""
             least, most = min(row["speeds"]), max(row["speeds"])
             lines.append(
-                f"  {row['tool']:13} {row['setting']:34} {middle(row['speeds']):10,.1f}  ({least:,.1f} - {most:,.1f})"
+                f"  {row['tool']:20} {row['setting']:34} {middle(row['speeds']):10,.1f}  ({least:,.1f} - {most:,.1f})"
                 f"{score}"
             )
     for tool in TOOLS:
@@ -128,6 +143,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         for beam, cell in real["searches"].items():
             title = "greedy" if beam == "1" else f"beam {beam}"
             panels.append((f"{Path(real['run']).name}, {title}: sentences a second", cell, cell["bleu"]))
+    panels += [(f"{cell['name']}: tokens a second of training", cell, {}) for cell in found.get("training", [])]
     if not panels:
         return
     columns = 2

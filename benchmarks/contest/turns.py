@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,22 @@ class Workers:
     """The processes of all contestants; those that differ in their settings alone share one.
 
     Args:   threads: of the tools that have no such setting; None leaves them their own choice.
+            module: what they run.
+            pythons: the interpreter of a tool that lives in an environment of its own.
     """
 
-    def __init__(self, threads: int | None = None, rest_seconds: float = REST_SECONDS) -> None:
+    def __init__(
+        self,
+        threads: int | None = None,
+        rest_seconds: float = REST_SECONDS,
+        *,
+        module: str = "contest.worker",
+        pythons: Mapping[str, str] | None = None,
+    ) -> None:
         self._threads = threads
         self._rest_seconds = rest_seconds
+        self._module = module
+        self._pythons = pythons or {}
         self._processes: dict[tuple[Any, ...], subprocess.Popen[str]] = {}
 
     def ask(self, contestant: Contestant, **command: Any) -> dict[str, Any]:
@@ -93,13 +104,16 @@ class Workers:
     def _environment(self) -> dict[str, str]:
         """This process's own, without what would keep a tool from taking the cores as it does by itself."""
         own = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        paths = [str(Path(__file__).parents[1]), *filter(None, [own.get("PYTHONPATH")])]
+        own["PYTHONPATH"] = os.pathsep.join(paths)
         return own | ({} if self._threads is None else {"OMP_NUM_THREADS": str(self._threads)})
 
     def _process(self, contestant: Contestant) -> "subprocess.Popen[str]":
         key = self._key(contestant)
         if key not in self._processes:
+            python = self._pythons.get(contestant.tool, sys.executable)
             self._processes[key] = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("worker.py")), contestant.tool, contestant.folder],
+                [python, "-m", self._module, contestant.tool, contestant.folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
@@ -156,3 +170,27 @@ def ratio(track: Track, other: Track) -> tuple[float, float, float]:
     """How many times faster: by the medians, and the least and the most of any round."""
     rounds = [mine / theirs for mine, theirs in zip(track.speeds, other.speeds, strict=False)]
     return track.median / other.median, min(rounds), max(rounds)
+
+
+def results(tracks: Sequence[Track], peers: Sequence[str]) -> dict[str, Any]:
+    """All that was measured in a cell, and the ratio of each setting of zhuyi to the best of each peer."""
+    rows = [
+        {
+            "tool": track.contestant.tool,
+            "setting": track.contestant.label,
+            "trial": track.trial,
+            "speeds": track.speeds,
+            "error": track.error,
+        }
+        for track in tracks
+    ]
+    ratios = {}
+    for track in tracks:
+        if track.contestant.tool == "zhuyi" and track.speeds:
+            found = {peer: winner for peer in peers if (winner := best(tracks, [peer]))}
+            ratios[track.contestant.label] = {
+                peer: dict(zip(("median", "least", "most"), ratio(track, winner), strict=True))
+                for peer, winner in found.items()
+            }
+    winners = {tool: found.contestant.label for tool in ("zhuyi", *peers) if (found := best(tracks, [tool]))}
+    return {"rows": rows, "best": winners, "ratios": ratios}

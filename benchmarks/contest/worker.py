@@ -1,6 +1,6 @@
 """One contestant's process: waits for a command on its standard input, does it, answers on its standard output.
 
-    python worker.py TOOL FOLDER
+    python -m contest.worker TOOL FOLDER
 
 A command is a line of JSON with `do` and the arguments of the tool's method of that name.
 """
@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -233,11 +233,11 @@ def commands() -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def main() -> None:
-    """Answer commands."""
+def serve(tools: Mapping[str, Callable[[str], Any]], answer: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> None:
+    """Open the tool that the command line names, and have it answer commands."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
-    tool = TOOLS[sys.argv[1]](sys.argv[2])
+    tool = tools[sys.argv[1]](sys.argv[2])
     for command in commands():
         try:
             found = answer(tool, command)
@@ -247,4 +247,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(TOOLS, answer)

@@ -1,10 +1,7 @@
 """Taking turns, and the floor that a machine sets: what the benchmarks' numbers rest on."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +11,7 @@ from tests.tiny import number_pairs, write_pairs
 from zhuyi.models.transformer import TransformerConfig
 from zhuyi.predict import PRECISIONS
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BASE = TransformerConfig(source_vocab_size=32_000, target_vocab_size=32_000)
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """A module of the benchmarks, found as their scripts find it."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return import_module
 
 
 def test_rounds_go_forwards_and_backwards(module: Callable[[str], Any]) -> None:
@@ -81,20 +70,25 @@ def test_the_floor_of_the_base_model(module: Callable[[str], Any]) -> None:
     assert bulk == pytest.approx(800e9 / (2 * (step + encoder + 6 * 2 * 512**2)), rel=0.05)  # products
 
 
+def test_the_floor_of_a_training_step(module: Callable[[str], Any]) -> None:
+    """Counted by hand: three products for each weight and token, and those of attention, whose rows are short."""
+    limits = module("contest.limits")
+    config = TransformerConfig(
+        d_model=256, num_heads=4, d_ff=1024, num_encoder_layers=3, num_decoder_layers=3, source_vocab_size=8000,
+        target_vocab_size=8000,
+    )  # fmt: skip
+    of_a_pair = 3 * (4 * 256**2 + 2 * 256 * 1024) + 3 * (8 * 256**2 + 2 * 256 * 1024) + 8000 * 256
+    found = limits.training_tokens_per_second(config, 128, 26, 26, "bfloat16", {"bfloat16_gflops": 800.0})
+    assert found == pytest.approx(800e9 / (3 * 2 * of_a_pair), rel=0.03)
+    assert found < 800e9 / (3 * 2 * of_a_pair)
+
+
 @pytest.mark.peers
-def test_decoding_measures_all_in_all_cells(tmp_path: Path) -> None:
+def test_decoding_measures_all_in_all_cells(tmp_path: Path, run_script: Callable[..., str]) -> None:
     pytest.importorskip("ctranslate2", reason="needs the extra peers")
     pytest.importorskip("transformers", reason="needs the extra peers")
     pairs = write_pairs(tmp_path / "pairs.tsv", number_pairs(6))
-    arguments = ["--quick", "--out", tmp_path, "--real", "zh-en", pairs]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", BENCHMARKS / "decoding.py", *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script("decoding.py", "--real", "zh-en", pairs)
     found = json.loads((tmp_path / "decoding.json").read_text(encoding="utf-8"))
     cells = [*found["random"]["cells"], *found["real"][0]["searches"].values()]
     assert len(cells) == 6
