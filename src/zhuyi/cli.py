@@ -140,6 +140,12 @@ def translate(
     top_k: Annotated[int, typer.Option(help="With --sample: among the K likeliest; 0 is all.")] = 0,
     top_p: Annotated[float, typer.Option(help="With --sample: among the likeliest that make up P.")] = 1.0,
     seed: Annotated[int, typer.Option(help="With --sample.")] = 1,
+    constraint: Annotated[
+        str | None, typer.Option(help="The answers' form: none, same-length or couplet; the run's own where not given.")
+    ] = None,
+    same_length: Annotated[
+        bool, typer.Option("--same-length", help="As many characters as the text has, as in a couplet anyway.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Translator processes that share --input; each has its part of the cores.")
     ] = None,
@@ -159,7 +165,15 @@ def translate(
         from zhuyi.decoding import Sampling
 
         rule = _valid(lambda: Sampling(temperature=temperature, top_k=top_k, top_p=top_p, samples=n_best))
-    options = {"beam": beam, "n_best": n_best, "alpha": alpha, "rule": rule, "seed": seed}
+    options = {
+        "beam": beam,
+        "n_best": n_best,
+        "alpha": alpha,
+        "rule": rule,
+        "seed": seed,
+        "constraint": constraint,
+        "same_length": same_length,
+    }
     if workers or engine != "local" or address:
         from zhuyi.engines.dispatch import translate_file
 

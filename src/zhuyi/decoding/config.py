@@ -1,7 +1,9 @@
 """How a run's texts are searched for, unless its user says otherwise."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+Constraint = Literal["none", "same-length", "couplet"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class DecodeConfig:
     longest_sentence: int = 0
     forbidden: tuple[int, ...] | None = None
     renormalize: bool = False
-    constraint: Literal["none", "same-length", "couplet"] = "none"
+    constraint: Constraint = "none"
 
     def __post_init__(self) -> None:
         if self.beam < 1:
@@ -36,5 +38,7 @@ class DecodeConfig:
             raise ValueError(f"alpha must not be negative, got {self.alpha}")
         if self.batch_rows < 1:
             raise ValueError(f"batch_rows must be at least 1, got {self.batch_rows}")
+        if self.constraint not in get_args(Constraint):
+            raise ValueError(f"constraint is {self.constraint}; choose one of {', '.join(get_args(Constraint))}")
         if self.longest_sentence < 0 or self.longest_sentence == 1:
             raise ValueError(f"longest_sentence must be 0 or at least 2, got {self.longest_sentence}")

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from zhuyi.data.normalization import contains_han, normalize
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Form, KeepForm, is_translatable
+from zhuyi.decoding.config import Constraint
 from zhuyi.errors import InputError
 
 
@@ -44,7 +44,7 @@ class Forms:
     Raises: InputError: a tokenizer of another kind.
     """
 
-    def __init__(self, constraint: Literal["same-length", "couplet"], source: Tokenizer, target: Tokenizer) -> None:
+    def __init__(self, constraint: Constraint, source: Tokenizer, target: Tokenizer) -> None:
         signs = target.signs.all()
         characters = {i: label for i, label in enumerate(target.labels) if i not in signs}
         for tokenizer in (source, target):
