@@ -196,11 +196,8 @@ class SelfAttention(nn.Module):
         library = kernels.library_for(qkv) if is_padding and length <= KERNEL_MAX_LENGTH else None
         if library is None:
             return None
-        q, kv = qkv.tensor_split((qkv.shape[-1] // 3,), dim=-1)
-        cache = kv.unflatten(-1, (2, self.num_heads, 1, -1)).permute(2, 0, 3, 1, 4, 5)  # (2, B, H, T, 1, d)
         bias = None if mask is None else additive(mask, qkv.dtype)[:, 0, 0].expand(rows, -1).contiguous()
-        cached = kernels.Cached(cache[None].contiguous(), length, bias=bias)
-        return cached.attend(library, 0, q.contiguous())
+        return kernels.attend_each_other(library, qkv, self.num_heads, bias)
 
 
 class CrossAttention(nn.Module):

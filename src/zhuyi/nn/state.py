@@ -357,16 +357,16 @@ class DecoderState:
         moves = [(place, group) for place, group in enumerate(wanted) if place != group]
         if not moves and len(wanted) == self.groups:
             return
-        past = slice(self._first, self._end)
         in_place = len(wanted) <= self.groups and {place for place, _ in moves}.isdisjoint(wanted)
         self._lengths = [self._lengths[group] for group in wanted]
         if in_place and moves:
-            to, source = torch.tensor(moves, device=self.cache.device).T
-            self.cache[:, :, to, :, past] = self.cache[:, :, source, :, past]
-            self._origins[to] = self._origins[source]
+            to, source = torch.tensor(moves, device=self.cache.device).T.contiguous()
+            # Whole groups, unused columns and all, are blocks of memory: cheaper than the needed parts alone.
+            _move(self.cache, 2, to, source)
+            _move(self._origins, 0, to, source)
             if self.memory is not None and self._memory_mask is not None:
-                self.memory[:, :, to] = self.memory[:, :, source]
-                self._memory_mask[to] = self._memory_mask[source]
+                _move(self.memory, 2, to, source)
+                _move(self._memory_mask, 0, to, source)
         elif not in_place:
             index = torch.tensor(wanted, dtype=torch.long, device=self.cache.device)
             self.cache, self._origins = self.cache[:, :, index], self._origins[index]
@@ -403,10 +403,16 @@ class DecoderState:
         self._cached_memory = None
         mask = self._memory_mask[: self.groups]
         used = mask.any(dim=0).nonzero()
-        self.memory[:, 1, : self.groups][:, ~mask.any(dim=1)] = 0.0  # who may attend nothing finds zeros
+        empty = ~mask.any(dim=1)
+        if bool(empty.any()):
+            self.memory[:, 1, : self.groups][:, empty] = 0.0  # who may attend nothing finds zeros
         self._memory_columns = int(used[-1]) + 1 if len(used) else 0
         mask = mask[:, : self._memory_columns]
         self._memory_bias = None if bool(mask.all()) else additive(mask, self.memory.dtype)[:, None, None]
+
+
+def _move(x: Tensor, dim: int, to: Tensor, source: Tensor) -> None:
+    x.index_copy_(dim, to, x.index_select(dim, source))
 
 
 def _explicit(mask: Tensor | None, memory: Tensor) -> Tensor:

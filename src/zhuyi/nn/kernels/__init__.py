@@ -34,7 +34,7 @@ class Layers(ctypes.Structure):
 _P, _L = (POINTER,), (LONG,)
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "int8_linear": _P + _P + _L + _P,
-    "attend_cached": 5 * _P,
+    "attend_cached": 2 * _P + _L + 3 * _P,
     "attend_past": 5 * _P,
     "add_norm": 2 * _P + 2 * _L + 2 * _P + (FLOAT,) + _P,
     "log_normalizers": _P + 2 * _L + _P,
@@ -276,7 +276,7 @@ class Cached:
         Shape: q (G, W, H * d), contiguous; returns the same.
         """
         out = q.new_empty(self._out)
-        library.attend_cached(self.layers.cached, q.data_ptr(), *self._layer(layer), out.data_ptr())
+        library.attend_cached(self.layers.cached, q.data_ptr(), self._out[2], *self._layer(layer), out.data_ptr())
         return out
 
     def attend_past(self, library: ctypes.CDLL, layer: int, qkv: Tensor) -> Tensor:
@@ -292,3 +292,21 @@ class Cached:
         """Where a layer's keys and its values begin."""
         keys = (self.layers.start or 0) + layer * self.layers.layer  # None: there is nothing
         return keys, keys + self.layers.part
+
+
+def attend_each_other(library: ctypes.CDLL, qkv: Tensor, num_heads: int, bias: Tensor | None) -> Tensor:
+    """Let all of a sequence's queries attend all of its keys, from where one projection has put them.
+
+    Shape: qkv (B, T, 3 * H * d), bias (B, T) or None; returns (B, T, H * d).
+    """
+    qkv = qkv.contiguous()
+    rows, length, width = qkv.shape
+    d, all_heads, size = width // 3 // num_heads, width // 3, qkv.element_size()
+    cached = _Cached(
+        rows, num_heads, length, d, length * width, d, length, 3 * num_heads, None, 0, 0, None, _pointer(bias), d**-0.5
+    )
+    out, keys = qkv.new_empty(rows, length, all_heads), qkv.data_ptr() + all_heads * size
+    library.attend_cached(
+        ctypes.addressof(cached), qkv.data_ptr(), width, keys, keys + all_heads * size, out.data_ptr()
+    )
+    return out

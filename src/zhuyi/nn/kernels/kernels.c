@@ -67,27 +67,29 @@ static void quantize_row(const float *x, long k, long k_filled, float peak, uint
 struct finish {
     __mmask16 mask;
     __m512i offsets;
-    __m512 scales, bias;
+    __m512 scales, bias, least;
 };
 
-static inline struct finish finish_at(long at, long n, const float *scales, const int32_t *offsets, const float *bias)
+static inline struct finish finish_at(long at, long n, const float *scales, const int32_t *offsets, const float *bias,
+                                      float least)
 {
     __mmask16 mask = first_of(n - at);
     return (struct finish){mask, _mm512_maskz_loadu_epi32(mask, offsets + at), _mm512_maskz_loadu_ps(mask, scales + at),
-                           bias ? _mm512_maskz_loadu_ps(mask, bias + at) : _mm512_setzero_ps()};
+                           bias ? _mm512_maskz_loadu_ps(mask, bias + at) : _mm512_setzero_ps(), _mm512_set1_ps(least)};
 }
 
 static inline void finish(__m512i sums, struct finish by, float peak, float *y)
 {
     __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sums, by.offsets)), by.scales);
-    _mm512_mask_storeu_ps(y, by.mask, _mm512_fmadd_ps(v, _mm512_set1_ps(peak / 127.0f), by.bias));
+    v = _mm512_fmadd_ps(v, _mm512_set1_ps(peak / 127.0f), by.bias);
+    _mm512_mask_storeu_ps(y, by.mask, _mm512_max_ps(by.least, v)); /* in this order what is not a number stays one */
 }
 
 /* ROWS rows times BLOCKS blocks of sixteen weights, all sums held in registers. */
 #define DEFINE_TILE(ROWS, BLOCKS)                                                                                      \
     static void tile_##ROWS(const uint8_t *u, long k_filled, const int8_t *packed, const float *scales,                \
-                            const int32_t *offsets, const float *bias, long n, const float *peaks, float *y,           \
-                            long stride)                                                                               \
+                            const int32_t *offsets, const float *bias, float least, long n, const float *peaks,        \
+                            float *y, long stride)                                                                     \
     {                                                                                                                  \
         __m512i sums[ROWS][BLOCKS];                                                                                    \
         for (int r = 0; r < ROWS; r++)                                                                                 \
@@ -106,7 +108,7 @@ static inline void finish(__m512i sums, struct finish by, float peak, float *y)
             }                                                                                                          \
         }                                                                                                              \
         for (int b = 0; b < BLOCKS && b * BLOCK < n; b++) {                                                            \
-            struct finish by = finish_at(b * BLOCK, n, scales, offsets, bias);                                         \
+            struct finish by = finish_at(b * BLOCK, n, scales, offsets, bias, least);                                  \
             for (int r = 0; r < ROWS; r++)                                                                             \
                 finish(sums[r][b], by, peaks[r], y + r * stride + b * BLOCK);                                          \
         }                                                                                                              \
@@ -170,29 +172,31 @@ static void two_tiles(const uint8_t *u, long k_filled, const int8_t *packed, int
 
 /* Up to thirty-two rows, and the blocks of weights from `first` to `end`, of which `sums` holds what was multiplied. */
 static void finish_tiles(int32_t sums[4][16][BLOCK], long rows, long first, long end, long n, const float *scales,
-                         const int32_t *offsets, const float *bias, const float *peaks, float *y, long stride)
+                         const int32_t *offsets, const float *bias, float least, const float *peaks, float *y,
+                         long stride)
 {
     for (long b = first; b < end && b * BLOCK < n; b++) {
-        struct finish by = finish_at(b * BLOCK, n, scales, offsets, bias);
+        struct finish by = finish_at(b * BLOCK, n, scales, offsets, bias, least);
         for (long r = 0; r < rows; r++)
             finish(_mm512_load_si512(&sums[r / 16 * 2 + b - first][r % 16]), by, peaks[r], y + r * stride + b * BLOCK);
     }
 }
 
 static void matrix_tile(const uint8_t *u, long rows, long k_filled, const int8_t *packed, const float *scales,
-                        const int32_t *offsets, const float *bias, long n, const float *peaks, float *y, long stride)
+                        const int32_t *offsets, const float *bias, float least, long n, const float *peaks, float *y,
+                        long stride)
 {
     int32_t sums[4][16][BLOCK] __attribute__((aligned(64)));
     if (rows <= 16) {
         one_tile(u, k_filled, packed, sums);
-        finish_tiles(sums, rows, 0, 4, n, scales, offsets, bias, peaks, y, stride);
+        finish_tiles(sums, rows, 0, 4, n, scales, offsets, bias, least, peaks, y, stride);
         return;
     }
     for (long block = 0; block < 4; block += 2) /* so many weights stay in the first cache, and all rows pass by */
         for (long r = 0; r < rows; r += 32) {
             two_tiles(u + r * k_filled, k_filled, packed + 4 * block * BLOCK, sums);
-            finish_tiles(sums, MIN(32, rows - r), block, block + 2, n, scales, offsets, bias, peaks + r, y + r * stride,
-                         stride);
+            finish_tiles(sums, MIN(32, rows - r), block, block + 2, n, scales, offsets, bias, least, peaks + r,
+                         y + r * stride, stride);
         }
 }
 
@@ -253,8 +257,10 @@ static struct rows rows_in(uint8_t *space, long rows, long k_filled)
     return (struct rows){space, (float *)(space + filled(rows) * k_filled)};
 }
 
-/* All threads of the region that calls it share the work; where there is a matrix unit its tiles are set. */
-static void multiply(const struct weights *weights, const float *x, long rows, struct rows quantized, float *y)
+/* The larger of each product and `least`. All threads of the region that calls it share the work; where there is a matrix
+   unit its tiles are set. */
+static void multiply(const struct weights *weights, const float *x, long rows, struct rows quantized, float least,
+                     float *y)
 {
     const long k = weights->k, k_filled = weights->k_filled, n = weights->n;
     uint8_t *u = quantized.u;
@@ -272,15 +278,15 @@ static void multiply(const struct weights *weights, const float *x, long rows, s
         long r = 0;
 #ifdef __AMX_INT8__
         if (rows > FEW_ROWS)
-            matrix_tile(u, r = rows, k_filled, w, weights->scales + first, weights->offsets + first, bias, width,
+            matrix_tile(u, r = rows, k_filled, w, weights->scales + first, weights->offsets + first, bias, least, width,
                         peaks, y + first, n);
 #endif
         while (r < rows) {
             long left = rows - r;
 #define TILE(ROWS)                                                                                                     \
     {                                                                                                                  \
-        tile_##ROWS(u + r * k_filled, k_filled, w, weights->scales + first, weights->offsets + first, bias, width,     \
-                    peaks + r, y + r * n + first, n);                                                                  \
+        tile_##ROWS(u + r * k_filled, k_filled, w, weights->scales + first, weights->offsets + first, bias, least,     \
+                    width, peaks + r, y + r * n + first, n);                                                           \
         r += ROWS;                                                                                                     \
     }
             if (left >= 6)
@@ -320,7 +326,7 @@ int int8_linear(const struct weights *weights, const float *x, long rows, float 
 #pragma omp parallel if (rows * weights->k * weights->n > FEW_OPERATIONS)
     {
         begin_products(rows);
-        multiply(weights, x, rows, rows_in(space, rows, weights->k_filled), y);
+        multiply(weights, x, rows, rows_in(space, rows, weights->k_filled), -INFINITY, y);
         end_products(rows);
     }
     free(space);
@@ -470,11 +476,11 @@ static int is_worth_threads(const struct cached *s)
     return s->groups * s->heads * s->width * s->columns * s->d > FEW_OPERATIONS;
 }
 
-/* q (groups, width, heads, d) attends; out is of the same shape. */
-void attend_cached(const struct cached *cached, const float *q, float *keys, float *values, float *out)
+/* q (groups, width, heads, d), with q_stride between rows, attends; out (groups, width, heads, d). */
+void attend_cached(const struct cached *cached, const float *q, long q_stride, float *keys, float *values, float *out)
 {
 #pragma omp parallel if (is_worth_threads(cached))
-    attend(cached, q, cached->heads * cached->d, 0, keys, values, out);
+    attend(cached, q, q_stride, 0, keys, values, out);
 }
 
 /* One step of self-attention: qkv (groups, width, 3, heads, d), out (groups, width, heads, d). */
@@ -593,7 +599,7 @@ struct operation {
     long detail;                       /* the layer, or the activation */
     const struct weights *weights;
     const float *scale, *shift;
-    float epsilon;
+    float epsilon, least; /* `least`: 0 where what is negative becomes 0, else -infinity */
 };
 
 struct layers {
@@ -664,7 +670,7 @@ static void do_operation(const struct operation *o, const struct step *s)
     float *values = (float *)((char *)keys + layers->part);
     switch (o->kind) {
     case LINEAR:
-        multiply(o->weights, x, s->rows, s->quantized, out);
+        multiply(o->weights, x, s->rows, s->quantized, o->least, out);
         break;
     case NORMALIZE:
         normalize(x, other, s->rows, o->width, o->scale, o->shift, o->epsilon, out);

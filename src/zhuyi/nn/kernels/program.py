@@ -5,6 +5,8 @@ what is asked of it; whatever it does not know of ends the recording, and the st
 """
 
 import ctypes
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -38,6 +40,7 @@ class Operation:
     scale: Tensor | None = None
     shift: Tensor | None = None
     epsilon: float = 0.0
+    least: float = -math.inf
 
 
 class Recorded:
@@ -140,7 +143,7 @@ class _Operation(ctypes.Structure):
     _fields_: ClassVar = [
         *((name, LONG) for name in ("kind", "source", "other", "to", "width", "detail")),
         *((name, POINTER) for name in ("weights", "scale", "shift")),
-        ("epsilon", FLOAT),
+        *((name, FLOAT) for name in ("epsilon", "least")),
     ]
 
 
@@ -158,7 +161,7 @@ class Program:
     """Operations in the form in which the kernels read them."""
 
     def __init__(self, operations: Sequence[Operation], width: int) -> None:
-        kept, widths = _with_values_reused(_needed(operations), width)
+        kept, widths = _with_values_reused(_fused(_needed(operations)), width)
         self._kept = kept  # whose tensors are pointed at
         self._operations = (_Operation * len(kept))(*map(_as_structure, kept))
         self._widths = (LONG * len(widths))(*widths)
@@ -205,6 +208,20 @@ def _needed(operations: Sequence[Operation]) -> list[Operation]:
     return kept[::-1]
 
 
+def _fused(operations: Sequence[Operation]) -> list[Operation]:
+    """With the products that are only looked at where they are positive cut there at once."""
+    uses = Counter(value for each in operations for value in (each.source, each.other))
+    kept: list[Operation] = []
+    for each in operations:
+        last = kept[-1] if kept else None
+        is_cut = each.kind == ACTIVATE and each.detail == RELU
+        if last is not None and is_cut and last.kind == LINEAR and last.to == each.source and uses[last.to] == 1:
+            kept[-1] = replace(last, to=each.to, least=0.0)
+        else:
+            kept.append(each)
+    return kept
+
+
 def _with_values_reused(operations: Sequence[Operation], width: int) -> tuple[list[Operation], list[int]]:
     """The same operations with few values, so that they stay in the cache, and the values' widths."""
     last_use = {value: i for i, each in enumerate(operations) for value in (each.source, each.other)}
@@ -237,4 +254,5 @@ def _as_structure(operation: Operation) -> _Operation:
         None if operation.weights is None else operation.weights.address,
         *(None if x is None else x.data_ptr() for x in (operation.scale, operation.shift)),
         operation.epsilon,
+        operation.least,
     )
