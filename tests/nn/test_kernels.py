@@ -111,6 +111,15 @@ def play() -> list[Tensor]:
     return outputs
 
 
+def test_groups_move_by_their_columns_alone(library: ctypes.CDLL) -> None:
+    x = draw(3, 2, 6, 2, 5, 3, 4)
+    to, source = torch.tensor([4, 1]), torch.tensor([0, 5])
+    expected = x.clone()
+    expected[:, :, to, :, 1:4] = x[:, :, source, :, 1:4]
+    kernels.move_groups(library, x, slice(1, 4), to, source)
+    assert torch.equal(x, expected)
+
+
 def test_gradients_and_other_types_take_the_plain_way(library: ctypes.CDLL) -> None:
     assert kernels.library_for(torch.empty(1, dtype=torch.bfloat16)) is None
     assert kernels.library_for(torch.empty(1), torch.empty(1, dtype=torch.bfloat16)) is None

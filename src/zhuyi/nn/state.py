@@ -361,12 +361,11 @@ class DecoderState:
         self._lengths = [self._lengths[group] for group in wanted]
         if in_place and moves:
             to, source = torch.tensor(moves, device=self.cache.device).T.contiguous()
-            # Whole groups, unused columns and all, are blocks of memory: cheaper than the needed parts alone.
-            _move(self.cache, 2, to, source)
-            _move(self._origins, 0, to, source)
+            _move(self.cache, slice(self._first, self._end), to, source)
+            self._origins[to] = self._origins[source]
             if self.memory is not None and self._memory_mask is not None:
-                _move(self.memory, 2, to, source)
-                _move(self._memory_mask, 0, to, source)
+                _move(self.memory, slice(0, self._memory_columns), to, source)
+                self._memory_mask[to] = self._memory_mask[source]
         elif not in_place:
             index = torch.tensor(wanted, dtype=torch.long, device=self.cache.device)
             self.cache, self._origins = self.cache[:, :, index], self._origins[index]
@@ -411,8 +410,13 @@ class DecoderState:
         self._memory_bias = None if bool(mask.all()) else additive(mask, self.memory.dtype)[:, None, None]
 
 
-def _move(x: Tensor, dim: int, to: Tensor, source: Tensor) -> None:
-    x.index_copy_(dim, to, x.index_select(dim, source))
+def _move(x: Tensor, columns: slice, to: Tensor, source: Tensor) -> None:
+    """Write some groups' columns over those of others. Shape: x (L, 2, G, H, C, ...)."""
+    library = kernels.library_for(x) if x.is_contiguous() else None
+    if library is not None:
+        kernels.move_groups(library, x, columns, to, source)
+    else:
+        x[:, :, to, :, columns] = x[:, :, source, :, columns]
 
 
 def _explicit(mask: Tensor | None, memory: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "attend_cached": 2 * _P + _L + 3 * _P,
     "attend_past": 5 * _P,
     "add_norm": 2 * _P + 2 * _L + 2 * _P + (FLOAT,) + _P,
+    "move_groups": 3 * _P + _L,
     "log_normalizers": _P + 2 * _L + _P,
     "largest": _P + 3 * _L + 2 * _P,
     "run_program": _P + _L + _P + 2 * (Layers,) + _P,
@@ -217,6 +218,25 @@ def largest(library: ctypes.CDLL, x: Tensor, count: int) -> tuple[Tensor, Tensor
     places = torch.empty(values.shape, dtype=torch.int64)
     library.largest(x.data_ptr(), *x.shape, count, values.data_ptr(), places.data_ptr())
     return values, places
+
+
+class _Part(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("x", POINTER),
+        *((name, LONG) for name in ("layers", "layer_stride", "group_stride", "heads", "head_stride", "bytes")),
+    ]
+
+
+def move_groups(library: ctypes.CDLL, x: Tensor, columns: slice, to: Tensor, source: Tensor) -> None:
+    """Write some groups' columns over those of others; none is both.
+
+    Shape: x (L, 2, G, H, C, ...), contiguous; to, source (N,) int64.
+    """
+    part = x[0, 0, 0, 0, columns]
+    layers, size = x.shape[0] * x.shape[1], x.element_size()
+    strides = [stride * size for stride in x.stride()]
+    moved = _Part(part.data_ptr(), layers, strides[1], strides[2], x.shape[3], strides[3], part.numel() * size)
+    library.move_groups(ctypes.addressof(moved), to.data_ptr(), source.data_ptr(), len(to))
 
 
 class _Cached(ctypes.Structure):

@@ -548,6 +548,25 @@ void largest(const float *x, long rows, long n, long count, float *values, int64
     }
 }
 
+/* A part of some groups to the places of others: x (layers, groups, heads), strides and part in bytes. */
+struct part {
+    char *x;
+    long layers, layer_stride, group_stride, heads, head_stride, bytes;
+};
+
+void move_groups(const struct part *part, const int64_t *to, const int64_t *from, long count)
+{
+    const struct part p = *part;
+#pragma omp parallel for collapse(2) schedule(static) if (p.layers * count * p.heads * p.bytes > 4 * FEW_OPERATIONS)
+    for (long layer = 0; layer < p.layers; layer++)
+        for (long i = 0; i < count; i++) {
+            char *x = p.x + layer * p.layer_stride;
+            for (long h = 0; h < p.heads; h++)
+                memcpy(x + to[i] * p.group_stride + h * p.head_stride, x + from[i] * p.group_stride + h * p.head_stride,
+                       p.bytes);
+        }
+}
+
 /* LayerNorm(x + y), row by row, or LayerNorm(x) where y is null. All threads of the region that calls it share the
    work. */
 static void normalize(const float *x, const float *y, long rows, long d, const float *weight, const float *bias,
