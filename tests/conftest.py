@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from zhuyi.models import MODELS
 from zhuyi.models.bert import BertConfig
+from zhuyi.models.gpt import GptConfig
 from zhuyi.models.seq2seq import Seq2SeqConfig
 from zhuyi.models.t5 import T5Config
 from zhuyi.models.transformer import TransformerConfig
 from zhuyi.nn import attention
+from zhuyi.tasks.language_modelling import LanguageModellingTask, TextBatch
 from zhuyi.tasks.pair_data import PairBatch
 from zhuyi.tasks.translation import TranslationTask
 
@@ -66,6 +68,12 @@ def translation_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 def encoder_inputs(config: Any) -> dict[str, Tensor]:
     ids, mask = padded_ids([5, 9, 1], config.vocab_size, torch.Generator().manual_seed(2))
     return {"ids": ids, "mask": mask}
+
+
+def next_token_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    task = object.__new__(LanguageModellingTask)  # the loss alone, which needs no data
+    batch = TextBatch(inputs["ids"], inputs["ids"].roll(-1, dims=1), inputs["mask"])
+    return task.loss(model, batch, smoothing=0.1)[0]
 
 
 def heads_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -143,6 +151,17 @@ TINY: dict[str, Tiny] = {
         },
         encoder_inputs,
         heads_loss,
+    ),
+    "gpt": Tiny(
+        {
+            "gpt-2": GptConfig(d_model=14, num_heads=2, num_layers=3, max_len=41, vocab_size=29),
+            "untied": GptConfig(
+                d_model=15, num_heads=3, d_ff=22, num_layers=2, activation="relu", norm_epsilon=1e-3, bias=False,
+                tie_embeddings=False, max_len=43, vocab_size=23,
+            ),
+        },
+        encoder_inputs,
+        next_token_loss,
     ),
     "t5": Tiny(
         {

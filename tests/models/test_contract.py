@@ -262,7 +262,8 @@ def test_step_by_step_is_all_at_once(case: Any) -> None:
         state = case.model.start(memory, written[:, :length])
         for t in range(length - 1, written.shape[1]):
             logits, state = case.model.step(written[:, t], state)
-            torch.testing.assert_close(logits, expected[:, t], **TOLERANCE)
+            real = case.inputs[mask_names(case.model)[name]][:, t]  # what stands where a mask hides it is not said
+            torch.testing.assert_close(logits[real], expected[real, t], **TOLERANCE)
 
 
 @torch.no_grad()

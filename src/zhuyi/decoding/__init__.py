@@ -1,7 +1,15 @@
 """Search over any decoder that has a `step` and a state with `select` and `join`."""
 
 from zhuyi.decoding.beam_search import Beam
-from zhuyi.decoding.filters import Filter, KeepForm, MinimumLength, RepetitionGuard, Suppress
+from zhuyi.decoding.filters import (
+    Filter,
+    KeepForm,
+    MinimumLength,
+    NoRepeatNgram,
+    RepetitionGuard,
+    RepetitionPenalty,
+    Suppress,
+)
 from zhuyi.decoding.greedy import Greedy
 from zhuyi.decoding.guards import is_translatable, max_output_tokens, repeats, trim_repetition
 from zhuyi.decoding.requests import Event, Form, Hypothesis, Request
@@ -18,7 +26,9 @@ __all__ = [
     "Hypothesis",
     "KeepForm",
     "MinimumLength",
+    "NoRepeatNgram",
     "RepetitionGuard",
+    "RepetitionPenalty",
     "Request",
     "Rows",
     "Rule",

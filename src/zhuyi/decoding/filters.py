@@ -115,6 +115,51 @@ class RepetitionGuard:
         return looks_looped.nonzero()[:, 0].tolist()
 
 
+class RepetitionPenalty:
+    """Make less likely what stands in the text or the context already: divide positive logits, multiply others.
+
+    Source: Keskar et al. 2019, section 4.1; the case of logits below zero is from later implementations.
+    """
+
+    def __init__(self, penalty: float) -> None:
+        if not 0 < penalty < float("inf"):
+            raise ValueError(f"the penalty is {penalty}; it must be above 0 (1: none)")
+        self._penalty = penalty
+
+    def __call__(self, logits: Tensor, rows: Rows) -> None:
+        """Weaken what is there already."""
+        for row, request in enumerate(rows.requests):
+            there = logits.new_tensor(sorted({*request.context, *rows.written(row)}), dtype=torch.int64)
+            values = logits[row, there]
+            logits[row, there] = torch.where(values > 0, values / self._penalty, values * self._penalty)
+
+
+class NoRepeatNgram:
+    """Let no sequence of `size` tokens come twice, the context counted.
+
+    Args:   eos_id: excepted, so that there always is a way on.
+    Source: Paulus et al. 2018, section 2.5, for three tokens.
+    """
+
+    def __init__(self, size: int, eos_id: int | None = None) -> None:
+        if size < 1:
+            raise ValueError(f"size is {size}; it must be at least 1")
+        self._size, self._eos_id = size, eos_id
+
+    def __call__(self, logits: Tensor, rows: Rows) -> None:
+        """Forbid what would end a sequence that was there before."""
+        for row, request in enumerate(rows.requests):
+            tokens = torch.tensor([*request.context, *rows.written(row)], device=logits.device)
+            if len(tokens) < self._size:
+                continue
+            sequences = tokens.unfold(0, self._size, 1)  # (N, size)
+            newest = tokens[len(tokens) - self._size + 1 :]
+            found = sequences[(sequences[:, :-1] == newest).all(dim=1), -1]
+            if self._eos_id is not None:
+                found = found[found != self._eos_id]
+            logits[row, found] = -torch.inf
+
+
 class KeepForm:
     """Hold each request that has a `Form` to it; the others are let be.
 

@@ -41,6 +41,7 @@ class Request:
         seed: what sampling draws from.
         allowed_repeats: how often the input repeats itself; `RepetitionGuard` bears so much more.
         form: what `KeepForm` holds the text to; it takes a step a position and one for the end sign.
+        context: ids that stand before the text, which filters against repetition count in.
     Raises: ValueError: the two limits are negative or contradict each other.
     """
 
@@ -51,6 +52,7 @@ class Request:
     seed: int = 0
     allowed_repeats: int = 0
     form: Form | None = None
+    context: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:

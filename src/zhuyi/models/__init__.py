@@ -8,6 +8,8 @@ from torch import nn
 
 from zhuyi.models.bert import PUBLISHED_SIZES as BERT_SIZES
 from zhuyi.models.bert import Bert, BertConfig
+from zhuyi.models.gpt import PUBLISHED_SIZES as GPT_SIZES
+from zhuyi.models.gpt import Gpt, GptConfig
 from zhuyi.models.seq2seq import PUBLISHED_SIZES as SEQ2SEQ_SIZES
 from zhuyi.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from zhuyi.models.t5 import PUBLISHED_SIZES as T5_SIZES
@@ -28,5 +30,6 @@ MODELS: dict[str, Architecture] = {
     "transformer": Architecture(TransformerConfig, Transformer, dict(PUBLISHED_SIZES)),
     "seq2seq": Architecture(Seq2SeqConfig, Seq2Seq, dict(SEQ2SEQ_SIZES)),
     "bert": Architecture(BertConfig, Bert, dict(BERT_SIZES)),
+    "gpt": Architecture(GptConfig, Gpt, dict(GPT_SIZES)),
     "t5": Architecture(T5Config, T5, dict(T5_SIZES)),
 }

@@ -117,36 +117,48 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Masked self-attention, encoder-decoder attention and the feed-forward network, each inside a residual connection.
 
-    Shape: x (B, T, D), memory (B, S, D), memory_mask (B, 1, 1, S) or None, position_bias (1, H, T, T) or None;
-           returns (B, T, D).
+    Shape: x (B, T, D), memory (B, S, D) or None, memory_mask (B, 1, 1, S) or None, position_bias (1, H, T, T) or None,
+           mask (B, 1, 1, T) or None; returns (B, T, D).
+    Args:  cross: False leaves encoder-decoder attention out: of a decoder without an encoder.
     """
 
-    def __init__(self, c: LayerConfig) -> None:
+    cross_attention: CrossAttention  # both absent without `cross`
+    cross_residual: Residual
+
+    def __init__(self, c: LayerConfig, *, cross: bool = True) -> None:
         super().__init__()
+        self.has_cross = cross
         self.self_attention = _self_attention(c)
-        self.cross_attention = _cross_attention(c)
+        if cross:
+            self.cross_attention = _cross_attention(c)
         self.feed_forward = _feed_forward(c)
         self.self_residual = _residual(c)
-        self.cross_residual = _residual(c)
+        if cross:
+            self.cross_residual = _residual(c)
         self.feed_forward_residual = _residual(c)
 
     def forward(
         self,
         x: Tensor,
-        memory: Tensor,
+        memory: Tensor | None,
         memory_mask: Tensor | None,
         maps: Maps | None = None,
         name: str = "",
         position_bias: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         def self_attention(y: Tensor) -> Tensor:
-            # Targets are padded on the right, so causality alone keeps real positions from the padding.
-            return self.self_attention(y, causal=True, position_bias=position_bias, maps=maps, name=f"{name}.self")
+            # With padding on the right, causality alone keeps real positions from it.
+            return self.self_attention(
+                y, mask, causal=True, position_bias=position_bias, maps=maps, name=f"{name}.self"
+            )
 
         x = self.self_residual(x, self_attention)
-        x = self.cross_residual(
-            x, lambda y: self.cross_attention(y, memory, memory_mask, maps=maps, name=f"{name}.cross")
-        )
+        if self.has_cross:
+            assert memory is not None
+            x = self.cross_residual(
+                x, lambda y: self.cross_attention(y, memory, memory_mask, maps=maps, name=f"{name}.cross")
+            )
         return self.feed_forward_residual(x, self.feed_forward)
 
     def advance(self, x: Tensor, state: DecoderState, layer: int) -> Tensor:
@@ -164,5 +176,6 @@ class DecoderLayer(nn.Module):
             return self.cross_attention.w_o(state.attend_memory(layer, self.cross_attention.w_q(y)))
 
         x = self.self_residual(x, self_attention)
-        x = self.cross_residual(x, cross_attention)
+        if self.has_cross:
+            x = self.cross_residual(x, cross_attention)
         return self.feed_forward_residual(x, self.feed_forward)

@@ -1,0 +1,255 @@
+"""A text continued token by token: windows that slide, streams of whole characters, stop strings."""
+
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zhuyi.data.batches import pad
+from zhuyi.data.tokenizers import Tokenizer
+from zhuyi.decoding import Event, Filter, Greedy, NoRepeatNgram, RepetitionPenalty, Request, Sampling, Search, Suppress
+from zhuyi.decoding.config import GenerationConfig
+
+INCOMPLETE = "\ufffd"  # what the bytes of half a character are decoded to
+# A stream is decoded together with so many tokens before it: what a piece says may depend on the last ones.
+CONTEXT_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a text begins with, as ids; there is one at least.
+
+    Args:   samples: how many continuations of it.
+    """
+
+    ids: list[int]
+    samples: int = 1
+
+
+@dataclass(frozen=True)
+class Written:
+    """One continuation.
+
+    Args:   text: without the prompt, and without the stop string that ended it.
+            tokens: the pieces, those of a stop string included.
+            log_prob: the model's, of all tokens, end sign included; None where a stop string ended the text.
+            flags: `length` (it reached `max_new_tokens`), `stop` (a stop string), `window` (its beginning was forgotten
+            on the way).
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    log_prob: float | None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A little more of one continuation, or with `written` its end.
+
+    Args:   prompt, sample: whose, by their numbers from 0.
+            text: what is new and certain to stay: whole characters, and no beginning of a stop string.
+    """
+
+    prompt: int
+    sample: int
+    text: str
+    written: Written | None = None
+
+
+class Decoder(Protocol):
+    """The contract of a decoder that has no memory."""
+
+    @property
+    def max_len(self) -> int: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def start(self, memory: None, prefix: Tensor, prefix_mask: Tensor | None = None) -> Any: ...
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
+
+class TextStream:
+    """Text out of tokens that come one by one: whole characters alone, and nothing of a stop string."""
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = (), stop: Sequence[str] = ()) -> None:
+        self._tokenizer, self._stop = tokenizer, tuple(stop)
+        self._ids = list(before[-CONTEXT_TOKENS:])
+        self._shown = len(tokenizer.decode(self._ids).rstrip(INCOMPLETE))
+        self._first, self._read = 0, len(self._ids)
+        self._held = ""  # decoded, but perhaps the beginning of a stop string
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """What is certain after one token more."""
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids[self._first :])
+        if text.endswith(INCOMPLETE) or len(text) <= self._shown:
+            return ""
+        new = text[self._shown :]
+        # From here on what came before this piece is no longer needed to read on.
+        self._first, self._read = self._read, len(self._ids)
+        self._shown = len(self._tokenizer.decode(self._ids[self._first :]))
+        return self._release(new)
+
+    def end(self) -> str:
+        """The rest; half a character at the end is left out."""
+        text = self._tokenizer.decode(self._ids[self._first :]).rstrip(INCOMPLETE)
+        rest = self._release(text[self._shown :]) + ("" if self.stopped else self._held)
+        self._held = ""
+        return rest
+
+    def _release(self, new: str) -> str:
+        if not self._stop or self.stopped:
+            return "" if self.stopped else new
+        text = self._held + new
+        ends = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        if ends:
+            self.stopped, self._held = True, ""
+            return text[: min(ends)]
+        held = max(_overlap(text, stop) for stop in self._stop)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of a text begin a stop string."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+@dataclass
+class _Sample:
+    """One continuation on its way.
+
+    Args:   window: what the model has before it, prompt and text so far, as far as it reaches.
+            room: tokens that may still be written.
+    """
+
+    prompt: int
+    number: int
+    window: list[int]
+    room: int
+    seed: int
+    stream: TextStream
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    log_prob: float = 0.0
+    windows: int = 0
+
+    def request(self, id_: int, max_len: int) -> Request:
+        """The next request: up to the end of the model's positions at most.
+
+        When those are full, the later half of the window is read again from position 0, and writing goes on from there.
+        """
+        if len(self.window) > max_len or self.windows:
+            self.window = self.window[-max(1, max_len // 2) :]
+        self.windows += 1
+        count = min(self.room, max_len - len(self.window) + 1)
+        context = tuple(self.window)
+        return Request(id_, context, count, seed=_seed(self.seed, self.number, self.windows, context), context=context)
+
+    def written(self, tokenizer: Tokenizer, forgot: bool, *flags: str) -> Written:
+        log_prob = None if self.stream.stopped else self.log_prob
+        pieces = tuple(tokenizer.labels[token] for token in self.tokens)
+        return Written(self.text, pieces, log_prob, (*flags, *(("window",) if forgot else ())))
+
+
+@torch.inference_mode()
+def continue_texts(
+    model: Decoder, tokenizer: Tokenizer, prompts: Iterable[Prompt], config: GenerationConfig, *, seed: int = 1
+) -> Iterator[Chunk]:
+    """Continue any number of texts; each is reported piece by piece, then whole, as they come to their ends.
+
+    A text draws by its own prompt, the sample's number and the seed, whatever is written beside it.
+    """
+    search = open_search(model, tokenizer, config)
+    fresh = (
+        _Sample(number, sample, list(prompt.ids), config.max_new_tokens, seed, _stream(tokenizer, prompt, config))
+        for number, prompt in enumerate(prompts)
+        for sample in range(prompt.samples)
+    )
+    going: dict[int, _Sample] = {}
+    again: deque[_Sample] = deque()  # their window is full
+    begun = 0
+    while True:
+        free = config.batch_rows - search.rows
+        if free >= max(1, config.batch_rows // 4) or not search.active:
+            admitted = [again.popleft() for _ in range(min(free, len(again)))]
+            admitted += islice(fresh, free - len(admitted))
+            going |= dict(enumerate(admitted, begun))
+            search.admit([sample.request(begun + i, model.max_len) for i, sample in enumerate(admitted)])
+            begun += len(admitted)
+        if not search.active:
+            return
+        for event in search.advance():
+            sample = going.get(event.id)
+            if sample is None:  # it has met its stop string already
+                continue
+            yield from _take(sample, event, tokenizer, model.max_len)
+            if event.hypotheses is not None:
+                del going[event.id]
+                if not event.hypotheses[0].finished and sample.room > 0:
+                    again.append(sample)
+            elif sample.stream.stopped:
+                del going[event.id]
+                search.drop([event.id])
+
+
+def _take(sample: _Sample, event: Event, tokenizer: Tokenizer, max_len: int) -> Iterator[Chunk]:
+    """Add an event to its text, and report what is new."""
+    if event.hypotheses is None:
+        assert event.token is not None
+        sample.tokens.append(event.token)
+        sample.window.append(event.token)
+        sample.room -= 1
+        new, end = sample.stream.add(event.token), sample.stream.stopped
+        flags: tuple[str, ...] = ("stop",)
+    else:
+        (found,) = event.hypotheses
+        sample.log_prob += found.log_prob
+        end = found.finished or sample.room <= 0
+        new = sample.stream.end() if end else ""
+        flags = () if found.finished else ("stop",) if sample.stream.stopped else ("length",)
+    sample.text += new
+    if new:
+        yield Chunk(sample.prompt, sample.number, new)
+    if end:
+        yield Chunk(sample.prompt, sample.number, "", sample.written(tokenizer, sample.windows > 1, *flags))
+
+
+def open_search(model: Decoder, tokenizer: Tokenizer, config: GenerationConfig) -> Search:
+    """The search that every continuation goes through; its requests' inputs are the ids so far."""
+    device = next(model.parameters()).device
+    signs = tokenizer.signs
+    filters: list[Filter] = [Suppress(signs.all() - {signs.eos})]
+    if config.repetition_penalty != 1.0:
+        filters.append(RepetitionPenalty(config.repetition_penalty))
+    if config.no_repeat_ngram:
+        filters.append(NoRepeatNgram(config.no_repeat_ngram, signs.eos))
+    rule = (
+        Sampling(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, min_p=config.min_p)
+        if config.temperature
+        else Greedy()
+    )
+    return Search(lambda requests: _begin(model, requests, device), model.step, rule, eos_id=signs.eos, filters=filters)
+
+
+def _begin(model: Decoder, requests: Sequence[Request], device: torch.device) -> tuple[Any, Tensor]:
+    ids, mask = (torch.from_numpy(x).to(device) for x in pad([np.array(request.inputs) for request in requests]))
+    last = mask.sum(dim=1) - 1
+    return model.start(None, ids, mask), ids.gather(1, last[:, None])[:, 0]
+
+
+def _stream(tokenizer: Tokenizer, prompt: Prompt, config: GenerationConfig) -> TextStream:
+    return TextStream(tokenizer, prompt.ids, config.stop)
+
+
+def _seed(*what: object) -> int:
+    return zlib.crc32(repr(what).encode())
