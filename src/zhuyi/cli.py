@@ -65,8 +65,11 @@ def train(
         list[str] | None, typer.Option(help="Validation data; held out of --train where not given.")
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Test data, for `zhuyi evaluate`.")] = None,
-    columns: Annotated[str | None, typer.Option(help="Which columns of a TSV are source and target.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Which columns of a TSV are source and target, or label and text.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's train.seed.")] = None,
+    init: Annotated[str, typer.Option(help="A run or shipped model to begin with, in place of random weights.")] = "",
 ) -> None:
     """Train a model by a recipe, or on your own data without one."""
     from zhuyi.run_folder import RunFolder
@@ -85,6 +88,7 @@ def train(
         files,
         _columns(columns) if columns else None,
         typer_echo_error,
+        init=init,
     )
     scores = start.train(config, folder, resume=resume)
     if scores.pop("interrupted"):
@@ -218,6 +222,76 @@ def score(
 
     for line in score_lines(load(run, precision, command="score"), pairs, _columns(columns), jsonl, typer_echo_error):
         typer.echo(line)
+
+
+@app.command()
+def classify(
+    run: Run,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; standard input otherwise.")
+    ] = None,
+    input_: Annotated[Path | None, typer.Option("--input", help="A file of texts, one a line, .gz or not.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the labels go, one a line.")] = None,
+    precision: Precision = None,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="One JSON object a line: label, probability, probabilities, flags.")
+    ] = False,
+) -> None:
+    """Label texts, a file or a pipe: a line of label and probability for each line."""
+    from zhuyi.predict import load
+    from zhuyi.streams import answer_lines
+
+    classifier = load(run, precision, command="classify")
+    answer_lines(
+        lambda window: (
+            each.as_json() if jsonl else f"{each.label}\t{each.probability:.4f}" for each in classifier.classify(window)
+        ),
+        texts=texts or None,
+        input_path=input_,
+        output_path=output,
+        doing="classifying",
+    )
+
+
+@app.command()
+def fill(
+    run: Run,
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Texts with [MASK] where words are wanted.")],
+    top: Annotated[int, typer.Option(min=1, help="Words for each gap.")] = 5,
+    precision: Precision = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a gap: text, gap, candidates.")] = False,
+) -> None:
+    """Fill the gaps of texts: the likeliest words, their probabilities, and the texts with them."""
+    from zhuyi.predict import load
+
+    filler = load(run, precision, command="fill")
+    for text in texts:
+        for number, candidates in enumerate(filler.fill(text, top=top), 1):
+            if jsonl:
+                found = [{"word": c.word, "probability": round(c.probability, 5), "text": c.text} for c in candidates]
+                typer.echo(json.dumps({"text": text, "gap": number, "candidates": found}, ensure_ascii=False))
+            else:
+                for c in candidates:
+                    typer.echo(f"{c.probability:.4f}\t{c.word}\t{c.text}")
+
+
+@app.command()
+def embed(
+    run: Run,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; standard input otherwise.")
+    ] = None,
+    input_: Annotated[Path | None, typer.Option("--input", help="A file of texts, one a line, .gz or not.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="F.npy: an array of a row a text; any other name: JSON lines.")
+    ] = None,
+    precision: Precision = None,
+) -> None:
+    """Turn each text into a vector of length 1, the mean over its tokens: alike texts point alike."""
+    from zhuyi.predict import load
+    from zhuyi.streams import embed_lines
+
+    embed_lines(load(run, precision, command="embed"), texts=texts or None, input_path=input_, output_path=output)
 
 
 @app.command()

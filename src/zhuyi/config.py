@@ -33,7 +33,8 @@ class TrainConfig:
             sharding: what each of several processes holds of weights, gradients and moments: `none` of it is cut up, or
             `full`: its share of all of it, for models that do not fit one device.
             threads: 0 takes torch's own choice, the cores there are; exact resume needs the same number again.
-            init: a run or shipped model whose weights to begin with; its tokenizers must be this run's.
+            init: a run or shipped model whose tokenizers and weights to begin with, and whose sizes where [model] has
+            no name; heads that it has not begin anew.
     """
 
     seed: int = 1
@@ -132,6 +133,11 @@ def read_recipe(path: str | Path, changes: Iterable[str] = ()) -> RunConfig:
 
     Raises: InputError: no such file, not TOML, an unknown key or a wrong value; names the file and the key's path.
     """
+    return parse_config(read_values(path, changes), str(path))
+
+
+def read_values(path: str | Path, changes: Iterable[str] = ()) -> dict[str, Any]:
+    """The same as plain values, which nobody has looked at yet."""
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -140,7 +146,7 @@ def read_recipe(path: str | Path, changes: Iterable[str] = ()) -> RunConfig:
         raise InputError(f"{path}: not a TOML file: {error}") from None
     for change in changes:
         apply_change(values, change)
-    return parse_config(values, str(path))
+    return values
 
 
 def apply_change(values: dict[str, Any], change: str) -> None:

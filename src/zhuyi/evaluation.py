@@ -1,18 +1,27 @@
 """A run's scores on data of its task, and the likelihood of given translations."""
 
 import json
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zhuyi.atomic import replacing
+from zhuyi.data.corpus import Corpus, write_corpus
+from zhuyi.data.labelled_texts import read_all_texts
 from zhuyi.data.pairs import CleaningReport, Pair, read_pairs
 from zhuyi.errors import InputError
+from zhuyi.metrics.classification_scores import classification_scores
 from zhuyi.metrics.translation_scores import translation_scores
-from zhuyi.predict import Translator
+from zhuyi.predict import Classifier, Translator, WordFiller
+from zhuyi.tasks.encoder_data import read_simplified
+from zhuyi.tasks.masked_language_modelling import ROW_COLUMNS, MaskedBatches, encode_masked, masked_word_scores
+from zhuyi.tasks.text_classification import number_of
 
 SCORED_TOGETHER = 256
 
@@ -61,8 +70,64 @@ def _evaluate_translations(translator: Translator, wanted: Wanted, warn: Callabl
     )
 
 
+def _evaluate_labels(classifier: Classifier, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
+    """`accuracy` and `macro_f1` of labelled texts."""
+    wanted.refuse("beam", "alpha", "lowercase")
+    data = classifier.config.data
+    layout = data.layout
+    if wanted.columns:
+        layout = replace(layout, label=wanted.columns[0], columns=wanted.columns[1:])
+    files = _files(wanted, data.test)
+    report = CleaningReport(things="texts")
+    kept = list(read_all_texts(files, layout, report))
+    if report.dropped:
+        warn(report.summary())
+    numbers = {name: number for number, name in enumerate(classifier.labels)}
+    expected = [number_of(each.label, numbers) for each in kept]
+    started = time.perf_counter()
+    is_pairs = len(layout.columns) == 2
+    found = classifier.classify([each.text for each in kept], [each.second for each in kept] if is_pairs else None)
+    seconds = time.perf_counter() - started
+    if wanted.output:
+        _write_lines(wanted.output, (each.label for each in found))
+    return {
+        **classification_scores([numbers[each.label] for each in found], expected, len(numbers)),
+        "texts": len(kept),
+        "texts_per_second": round(len(kept) / seconds, 1),
+    }
+
+
+def _evaluate_masked_words(filler: WordFiller, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
+    """`valid_loss` and `accuracy` of words taken away, drawn as the run's seed draws them."""
+    wanted.refuse("columns", "beam", "alpha", "lowercase", "output")
+    filler.check_head()
+    data = filler.config.data
+    report = CleaningReport(things="texts")
+    texts = read_simplified(_files(wanted, data.test), data.layout, data.simplify, report)
+    rows = encode_masked(data, filler.tokenizer, [(each.text, each.second, "") for each in texts])
+    if report.dropped:
+        warn(report.summary())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "test.arrow")
+        count = write_corpus(path, ROW_COLUMNS, rows)
+        train = filler.config.train
+        batches = MaskedBatches(Corpus.open(path), filler.tokenizer, data.mask_share, train.batch_tokens, train.seed)
+        with torch.inference_mode():
+            scores = masked_word_scores(filler.model, batches)
+    return {**scores, "rows": count}
+
+
+def _files(wanted: Wanted, own: Sequence[str]) -> list[str]:
+    files = list(wanted.files or own)
+    if not files:
+        raise InputError("the run has no test data of its own; give some by --test FILE")
+    return files
+
+
 EVALUATIONS: dict[str, Callable[[Any, Wanted, Callable[[str], None]], dict[str, Any]]] = {
     "translation": _evaluate_translations,
+    "masked-language-modelling": _evaluate_masked_words,
+    "text-classification": _evaluate_labels,
 }
 
 
@@ -99,10 +164,7 @@ def evaluate_pairs(
     found = [each for each in translator.stream((pair.source for pair in kept), beam=beam, alpha=alpha)]
     seconds = time.perf_counter() - started
     if output:
-        with replacing(output) as path:
-            path.write_text(
-                "".join(each.text + "\n" for each in found), encoding="utf-8", errors="replace", newline="\n"
-            )
+        _write_lines(output, (each.text for each in found))
     return {
         **translation_scores(
             [each.text for each in found], [pair.target for pair in kept], data.target, lowercase=lowercase
@@ -111,6 +173,11 @@ def evaluate_pairs(
         "beam": translator.decode_config(beam=beam).beam,
         "tokens_per_second": round(sum(len(each.tokens) + 1 for each in found) / seconds, 1),
     }
+
+
+def _write_lines(output: Path, lines: Iterable[str]) -> None:
+    with replacing(output) as path:
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace", newline="\n")
 
 
 def score_lines(

@@ -1,14 +1,16 @@
-"""Translating files and pipes: in order, in bounded memory, each line as soon as it is done."""
+"""Answering files and pipes: in order, in bounded memory, each line as soon as it is done."""
 
 import contextlib
+import json
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -16,7 +18,7 @@ from zhuyi.atomic import replacing
 from zhuyi.data.pairs import STANDARD_INPUT, read_lines
 from zhuyi.data.windows import windows, windows_as_they_come
 from zhuyi.errors import InputError
-from zhuyi.predict import Translator
+from zhuyi.predict import Classifier, Translator, WordFiller
 from zhuyi.tasks.translation import Translation
 
 
@@ -31,6 +33,29 @@ def translate_stream(
 ) -> None:
     """Translate `texts`, else the input file, else standard input, to the output file or standard output.
 
+    Raises: InputError: texts and an input file were both given, or a file cannot be read or written.
+    """
+    answer_lines(
+        lambda window: (output_line(each, as_json, options["n_best"]) for each in translator.stream(window, **options)),
+        texts=texts,
+        input_path=input_path,
+        output_path=output_path,
+        doing=f"translating in {translator.precision}",
+    )
+
+
+def answer_lines(
+    answer: Callable[[list[str]], Iterable[str]],
+    *,
+    texts: list[str] | None,
+    input_path: Path | None,
+    output_path: Path | None,
+    doing: str,
+) -> None:
+    """Write a line for each of `texts`, else of the input file, else of standard input.
+
+    Args:   answer: the lines for some texts, as many and in the same order.
+            doing: what is being done, to be shown.
     Raises: InputError: texts and an input file were both given, or a file cannot be read or written.
     """
     if texts and input_path:
@@ -49,12 +74,40 @@ def translate_stream(
             file: IO[str] = stack.enter_context(path.open("w", encoding="utf-8", errors="replace", newline="\n"))
         else:
             file = sys.stdout
-        bar, row = progress(stack, translator.precision, total, shown=output_path is not None)
+        bar, row = progress(stack, doing, total, shown=output_path is not None)
         for window in cut(lines):
-            for translation in translator.stream(window, **options):
-                file.write(output_line(translation, as_json, options["n_best"]) + "\n")
+            for line in answer(window):
+                file.write(line + "\n")
                 bar.advance(row)
             file.flush()
+
+
+def embed_lines(
+    encoder: Classifier | WordFiller, *, texts: list[str] | None, input_path: Path | None, output_path: Path | None
+) -> None:
+    """Write the embedding of each text as a line of JSON, or all of them as one array where the output is a `.npy`.
+
+    Raises: InputError: texts and an input file were both given, or a file cannot be read or written.
+    """
+    if output_path is None or output_path.suffix != ".npy":
+        answer_lines(
+            lambda window: (
+                json.dumps({"text": text, "embedding": [round(x, 7) for x in row]}, ensure_ascii=False)
+                for text, row in zip(window, encoder.embed(window).tolist(), strict=True)
+            ),
+            texts=texts,
+            input_path=input_path,
+            output_path=output_path,
+            doing="embedding",
+        )
+        return
+    if texts and input_path:
+        raise InputError("give texts or --input, not both")
+    check_output(output_path)
+    lines = texts or read_lines(str(input_path or STANDARD_INPUT))
+    rows = [encoder.embed(window) for window in windows(lines)]
+    with replacing(output_path) as path, path.open("wb") as file:
+        np.save(file, np.concatenate([np.zeros((0, encoder.model.config.d_model), np.float32), *rows]))
 
 
 def check_output(path: Path) -> None:
@@ -87,12 +140,10 @@ def output_line(translation: Translation, as_json: bool, n_best: int) -> str:
     return "\t".join([translation.text, *(text for text, _ in translation.alternatives)])
 
 
-def progress(
-    stack: contextlib.ExitStack, precision: str | None, total: int | None, *, shown: bool
-) -> tuple[Progress, Any]:
-    """A bar of lines on standard error, which says in what they are translated, and its row."""
+def progress(stack: contextlib.ExitStack, doing: str, total: int | None, *, shown: bool) -> tuple[Progress, Any]:
+    """A bar of lines on standard error, which says what is being done, and its row."""
     bar = Progress(
-        TextColumn(f"translating in {precision or 'float32'}"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("lines"),

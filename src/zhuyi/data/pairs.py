@@ -20,7 +20,18 @@ from zhuyi.errors import InputError
 STANDARD_INPUT = "-"
 BAD_UTF8, BAD_JSON, MISSING_COLUMN = "not UTF-8", "bad JSON", "missing column"
 EMPTY_SIDE, TOO_LONG, LENGTH_RATIO, DUPLICATE = "empty side", "too long", "length ratio", "duplicate"
-REASONS = (BAD_UTF8, BAD_JSON, MISSING_COLUMN, EMPTY_SIDE, TOO_LONG, LENGTH_RATIO, DUPLICATE)
+WRONG_ENCODING, EMPTY_TEXT = "of another encoding", "empty text or label"
+REASONS = (
+    BAD_UTF8,
+    WRONG_ENCODING,
+    BAD_JSON,
+    MISSING_COLUMN,
+    EMPTY_SIDE,
+    EMPTY_TEXT,
+    TOO_LONG,
+    LENGTH_RATIO,
+    DUPLICATE,
+)
 
 _MAX_EXAMPLES = 20
 # Below this many Latin letters' worth a ratio says nothing: "好。" is rightly "That sounds good to me."
@@ -55,12 +66,16 @@ class CleaningRules:
 
 @dataclass
 class CleaningReport:
-    """How many lines were read and kept, and which ones were left out for which reason."""
+    """How many lines were read and kept, and which ones were left out for which reason.
+
+    Args: things: what a line holds, in the plural.
+    """
 
     total: int = 0
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    things: str = "pairs"
 
     def drop(self, reason: str, origin: tuple[str, int]) -> None:
         """Count a line left out, and name it if it is among the first of its reason."""
@@ -71,7 +86,7 @@ class CleaningReport:
 
     def summary(self) -> str:
         """Say it in a few plain lines."""
-        lines = [f"{self.kept:,} of {self.total:,} pairs kept"]
+        lines = [f"{self.kept:,} of {self.total:,} {self.things} kept"]
         for reason in sorted(self.dropped, key=REASONS.index):
             named = ", ".join(self.examples[reason][:3])
             more = ", ..." if self.dropped[reason] > 3 else ""
@@ -164,7 +179,7 @@ def read_lines(path: str) -> Iterator[str]:
     Args:   path: a file, gzipped if its name ends in .gz, or "-" for standard input.
     Raises: InputError: no such file, or a broken .gz.
     """
-    for line in _byte_lines(path):
+    for line in byte_lines(path):
         yield line.decode("utf-8", errors="replace")
 
 
@@ -222,7 +237,7 @@ def _read_rows(
     path: str, to_columns: Callable[[str], list[str]], columns: tuple[int, int], report: CleaningReport
 ) -> Iterator[Pair]:
     first, second = columns[0] - 1, columns[1] - 1
-    for number, line in enumerate(_byte_lines(path), 1):
+    for number, line in enumerate(byte_lines(path), 1):
         origin = (path, number)
         report.total += 1
         try:
@@ -253,7 +268,7 @@ def _json_columns(line: str) -> list[str]:
 def _read_aligned(
     source_path: str, target_path: str, columns: tuple[int, int], report: CleaningReport
 ) -> Iterator[Pair]:
-    sources, targets = _byte_lines(source_path), _byte_lines(target_path)
+    sources, targets = byte_lines(source_path), byte_lines(target_path)
     number = 0
     for source_line in sources:
         target_line = next(targets, None)
@@ -285,8 +300,11 @@ def _unequal(source_path: str, source_lines: int, target_path: str, target_lines
     )
 
 
-def _byte_lines(path: str) -> Iterator[bytes]:
-    """Yield each line without its end and without a byte order mark, naming the line where a file breaks."""
+def byte_lines(path: str) -> Iterator[bytes]:
+    r"""Yield each line without its end ("\n" alone) and without a byte order mark, naming the line where a file breaks.
+
+    Raises: InputError: no such file, or a broken .gz.
+    """
     number = 0
     try:
         with _open(path) as stream:

@@ -70,7 +70,7 @@ def translate_file(
     with ExitStack() as stack:
         stack.callback(shards.remove_if_empty)
         workers = stack.enter_context(_workers(job, files, engine, num_workers, address))
-        bar, row = progress(stack, precision, count_lines(input_path), shown=True)
+        bar, row = progress(stack, f"translating in {precision or 'float32'}", count_lines(input_path), shown=True)
 
         def unfinished() -> Iterator[Window]:
             for window in cut_into_windows(input_path):

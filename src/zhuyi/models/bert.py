@@ -1,8 +1,8 @@
 """BERT (Devlin et al. 2019): the encoder of a Transformer alone, trained to fill in words that were taken away."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,10 @@ class BertConfig:
             head = "next_sentence_head" if self.next_sentence_head else f"num_labels = {self.num_labels}"
             raise ValueError(f"{head} classifies the pooler's output: set pooler = true")
 
+    def body(self) -> "BertConfig":
+        """The same without the heads that a task brings."""
+        return replace(self, masked_word_head=False, next_sentence_head=False, num_labels=0)
+
     @property
     def layer(self) -> LayerConfig:
         return LayerConfig(
@@ -114,6 +118,9 @@ class Bert(nn.Module):
     Source: Devlin et al. 2019, figures 1 and 2 and appendix A.2; the embeddings' norm and the word head's own layer and
             bias are in the authors' code alone.
     """
+
+    # What begins anew where another task's model is gone on with.
+    HEADS: ClassVar[tuple[str, ...]] = ("masked_word_head", "pooler", "next_sentence_head", "classifier")
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

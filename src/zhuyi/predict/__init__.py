@@ -11,11 +11,26 @@ from zhuyi.errors import InputError
 from zhuyi.machine import choose_translation_precision, keep_freed_memory
 from zhuyi.models import MODELS
 from zhuyi.nn.packed import can_pack_bfloat16, pack
+from zhuyi.predict.classifier import Classification, Classifier
 from zhuyi.predict.translator import PairScore, TextMaps, Translation, Translator
+from zhuyi.predict.word_filler import Candidate, WordFiller
 from zhuyi.run_folder import RunFolder, find_run, set_weights
 from zhuyi.tasks import TASKS
 
-__all__ = ["PRECISIONS", "PREDICTORS", "PairScore", "Predictor", "TextMaps", "Translation", "Translator", "load"]
+__all__ = [
+    "PRECISIONS",
+    "PREDICTORS",
+    "Candidate",
+    "Classification",
+    "Classifier",
+    "PairScore",
+    "Predictor",
+    "TextMaps",
+    "Translation",
+    "Translator",
+    "WordFiller",
+    "load",
+]
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -39,6 +54,8 @@ class Predictor(Protocol):
 # A run of each task is used by one of these.
 PREDICTORS: dict[str, type[Predictor]] = {
     "translation": Translator,
+    "masked-language-modelling": WordFiller,
+    "text-classification": Classifier,
 }
 
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhuyi.decoding.config import DecodeConfig
+from zhuyi.tasks.masked_language_modelling import MaskedLanguageModellingTask, MaskedTextConfig
 from zhuyi.tasks.pair_data import PairDataConfig
+from zhuyi.tasks.text_classification import LabelledDataConfig, TextClassificationTask
 from zhuyi.tasks.translation import TranslationTask
 
 
@@ -34,5 +36,17 @@ TASKS: dict[str, TaskType] = {
         scores=("bleu", "chrf", "loss"),
         commands=("translate", "evaluate", "score", "attention", "export"),
         decode=DecodeConfig,
+    ),
+    "masked-language-modelling": TaskType(
+        MaskedTextConfig,
+        MaskedLanguageModellingTask,
+        scores=("loss", "accuracy"),
+        commands=("fill", "embed", "evaluate"),
+    ),
+    "text-classification": TaskType(
+        LabelledDataConfig,
+        TextClassificationTask,
+        scores=("accuracy", "macro_f1", "loss"),
+        commands=("classify", "embed", "evaluate"),
     ),
 }

@@ -3,13 +3,17 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from zhuyi.data.labelled_texts import Layout, read_all_texts
+from zhuyi.data.normalization import count_han
 from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs
 from zhuyi.errors import InputError
 from zhuyi.machine import memory_gib, num_cores
+from zhuyi.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,13 @@ class Given:
     Args:   files: by split; there are some for `train`.
             languages: source and target, each empty where not given.
             columns: which columns of a file hold what is wanted; None where not given.
+            init: the folder of a run to begin with.
     """
 
     files: Mapping[str, Sequence[str]]
     languages: tuple[str, str] = ("", "")
     columns: tuple[int, int] | None = None
+    init: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -132,9 +138,104 @@ def _recipe_for_pairs(given: Given) -> tuple[dict[str, Any], list[str]]:
     return automatic_recipe(*given.languages, given.files["train"], given.columns or (1, 2), extra)
 
 
+@dataclass(frozen=True)
+class EncoderSize:
+    """An encoder, up to how many labelled texts it suits, and how it is trained from random weights."""
+
+    up_to_texts: float
+    d_model: int
+    num_heads: int
+    num_layers: int
+    vocab_size: int
+    dropout: float
+    learning_rate: float
+    epochs: int
+
+
+ENCODER_SIZES = (
+    EncoderSize(3_000, 128, 4, 2, 2_000, 0.3, 5e-4, 30),
+    EncoderSize(30_000, 192, 4, 2, 6_000, 0.3, 5e-4, 15),
+    EncoderSize(300_000, 256, 4, 4, 12_000, 0.2, 4e-4, 8),
+    EncoderSize(float("inf"), 384, 6, 6, 24_000, 0.1, 3e-4, 4),
+)
+# A body that has learnt already is moved carefully, the more so the wider it is: 2.6e-5 at 768, as BERT's authors did.
+LEARNING_RATE_TIMES_WIDTH = 0.02
+EPOCHS_FROM_INIT = 4
+LONGEST_TEXT = 256  # tokens; attention's cost grows with the square, and a text's drift shows before that
+
+
+def _recipe_for_labelled_texts(given: Given) -> tuple[dict[str, Any], list[str]]:
+    label, text = given.columns or (1, 2)
+    report = CleaningReport(things="texts")
+    layout = Layout("auto", (text,), label, "auto", "utf-8")
+    lengths = [_about_tokens(each.text) for each in read_all_texts(given.files["train"], layout, report)]
+    size = next(size for size in ENCODER_SIZES if len(lengths) <= size.up_to_texts)
+    max_len = min(LONGEST_TEXT, max(16, 2 + sorted(lengths)[int(0.98 * (len(lengths) - 1))]))
+    vocab_size = min(size.vocab_size, max(300, sum(lengths) // 20))
+    model = {
+        "name": "bert",
+        "d_model": size.d_model,
+        "num_heads": size.num_heads,
+        "d_ff": 4 * size.d_model,
+        "num_layers": size.num_layers,
+        "dropout": size.dropout,
+        "classifier_dropout": size.dropout,
+        "max_len": max_len,
+    }
+    rate, epochs, why = size.learning_rate, size.epochs, f"{size.num_layers} layers of width {size.d_model}"
+    if given.init:
+        begun = RunFolder(given.init).read_config()
+        max_len = min(max_len, begun.model.max_len)
+        rate, epochs, why = (
+            LEARNING_RATE_TIMES_WIDTH / begun.model.d_model,
+            EPOCHS_FROM_INIT,
+            f"begins with {given.init}",
+        )
+    batch_tokens = 32 * max(16, min(max_len, sum(lengths) // len(lengths)))
+    steps = max(1, sum(min(length + 2, max_len) for length in lengths) // batch_tokens)  # an epoch
+    values = {
+        "task": "text-classification",
+        **({} if given.init else {"model": model}),
+        "data": {
+            **{split: list(files) for split, files in given.files.items() if files},
+            "columns": [label, text],
+            "valid_size": max(10, min(1000, len(lengths) // 10)),
+            "max_len": max_len,
+            "tokenizer": {"kind": "unigram", "vocab_size": vocab_size},
+        },
+        "train": {
+            "max_steps": epochs * steps,
+            "batch_tokens": batch_tokens,
+            "learning_rate": rate,
+            "schedule": "linear",
+            "warmup_steps": epochs * steps // 10,
+            "betas": [0.9, 0.999],
+            "weight_decay": 0.01,
+            "label_smoothing": 0.0,
+            "eval_every_steps": steps,
+            "save_every_steps": steps,
+            "patience": max(3, epochs // 3),
+            "average_checkpoints": 3,
+        },
+    }
+    return values, [
+        report.summary(),
+        f"{why}: for {len(lengths):,} texts",
+        f"rows of {max_len} tokens at most: of 2 in 100 texts the end is cut",
+        f"batches of {batch_tokens:,} tokens, some 32 texts; {epochs} epochs of {steps:,} steps",
+    ]
+
+
+def _about_tokens(text: str) -> int:
+    """How many tokens a text is likely to have: a Chinese character is most of one, a letter a third."""
+    han = count_han(text)
+    return han + (len(text) - han) // 3 + 1
+
+
 # The tasks that can be trained without a recipe: what makes one, as plain values, and why each choice was made.
 AUTOMATIC: dict[str, Callable[[Given], tuple[dict[str, Any], list[str]]]] = {
     "translation": _recipe_for_pairs,
+    "text-classification": _recipe_for_labelled_texts,
 }
 
 
@@ -163,5 +264,9 @@ def _table(values: dict[str, Any], path: tuple[str, ...]) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    # JSON's strings, numbers, lists and booleans are TOML's too, but for the delete character.
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    # JSON's strings, numbers and booleans are TOML's too, but for the delete character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

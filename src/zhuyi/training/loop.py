@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from zhuyi.atomic import replacing
 from zhuyi.config import RunConfig, TrainConfig, parse_config
 from zhuyi.errors import InputError
 from zhuyi.machine import choose_precision, peak_memory_gib
@@ -298,6 +299,8 @@ class _Training:
         if not self.processes.is_first:
             self.processes.wait()  # the first process makes the files, the others open them
         begun = bool(self.folder.checkpoint_steps()) or not self.processes.is_first
+        if settings.init and not begun:
+            take_tokenizers(find_run(settings.init), self.folder)
         task = make(*arguments, begun=begun)
         if self.processes.is_first:
             self.processes.wait()
@@ -351,7 +354,7 @@ class _Training:
             )
 
     def _take_weights(self, other: RunFolder) -> None:
-        """Begin with another run's weights, which must be of the same sizes and over the same pieces."""
+        """Begin with another run's weights, of the same sizes and over the same pieces; of heads, those that fit."""
         names = [path.name for path in sorted(self.folder.path.glob("tokenizer*.json"))]
         for name in names:
             if (
@@ -361,7 +364,14 @@ class _Training:
                 raise InputError(
                     f"train.init = {other.path}: its {name} is not this run's; the pieces must be the same"
                 )
-        set_weights(self.model, other.read_weights(), other.weights_path)
+        own, found = named_weights(self.model), other.read_weights()
+        heads = tuple(f"{name}." for name in getattr(self.model, "HEADS", ()))
+        fits = {name for name in own.keys() & found.keys() if own[name].shape == found[name].shape}
+        anew = {name: weight for name, weight in own.items() if name.startswith(heads) and name not in fits}
+        taken = {name: weight for name, weight in found.items() if name in fits or not name.startswith(heads)}
+        set_weights(self.model, taken | anew, other.weights_path)
+        fresh = " and ".join(dict.fromkeys(name.partition(".")[0] for name in anew))
+        self.log.say(f"Beginning with the weights of {other.path}{f', and a new {fresh}' if fresh else ''}.")
 
     def try_largest_batch(self) -> None:
         """Forward and backward over the most expensive batch, so that memory runs out now or never."""
@@ -436,6 +446,14 @@ class _SignalsNoted:
         self.noted = True
 
 
+def take_tokenizers(other: RunFolder, folder: RunFolder) -> None:
+    """Copy another run's tokenizers, where the folder has none of that name."""
+    for path in sorted(other.path.glob("tokenizer*.json")):
+        if not (folder.path / path.name).exists():
+            with replacing(folder.path / path.name) as unfinished:
+                unfinished.write_bytes(path.read_bytes())
+
+
 def seed_step(seed: int, step: int, micro_batch: int) -> None:
     """Randomness is derived, not stored: a micro-batch draws the same in whichever life or process it runs."""
     state = np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)
@@ -457,7 +475,9 @@ def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch
     values = config.as_dict()
     for section, sizes in derived.items():
         for key, size in sizes.items():
-            given = values[section].get(key)
+            if key not in values[section]:
+                raise InputError(f"model.name = {config.model.name} is not for the task {config.task}: it has no {key}")
+            given = values[section][key]
             if given and section == "model" and given != size:
                 raise InputError(f"{section}.{key} = {given}, but the tokenizer has {size}; leave it out")
             values[section][key] = given or size

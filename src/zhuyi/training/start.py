@@ -1,13 +1,14 @@
 """From what the command line was given to a config, and from a config to a training."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from zhuyi.atomic import replacing
-from zhuyi.config import RunConfig, apply_change, parse_config, read_recipe
+from zhuyi.config import RunConfig, apply_change, parse_config, read_values
 from zhuyi.errors import InputError
-from zhuyi.run_folder import RunFolder
+from zhuyi.run_folder import RunFolder, find_run
 from zhuyi.training.automatic import AUTOMATIC, Given, as_toml
 from zhuyi.training.loop import train
 from zhuyi.training.processes import Processes
@@ -27,28 +28,37 @@ def choose_config(
     files: dict[str, list[str]],
     columns: tuple[int, int] | None,
     say: Callable[[str], None],
+    *,
+    init: str = "",
 ) -> RunConfig:
     """The run's own config when resuming, else the recipe's with its changes, else one made for the data.
 
     Args:   languages: source and target, each empty where not given.
             files: by split; a given `train` alone drops the recipe's other two.
+            init: a run to begin with, empty where not given.
     Raises: InputError: as the name of each wrong input says.
     """
     if resume and folder.config_path.exists():
-        if changes:
-            raise InputError("--resume goes on by the run's own config; leave --set and --seed out")
+        if changes or init:
+            raise InputError("--resume goes on by the run's own config; leave --set, --seed and --init out")
         return folder.read_config()
     folder.check_trainable(resume=False)
     given = [f"data.{key}={value!r}" for key, value in zip(("source", "target"), languages, strict=True) if value]
     if recipe is not None:
-        return read_recipe(recipe, [*_data_changes(files, columns), *given, *changes])
+        begin = [f"train.init='''{init}'''"] if init else []
+        values = read_values(recipe, [*_data_changes(files, columns), *given, *begin, *changes])
+        return parse_config(_with_body(values), str(recipe))
     if task not in AUTOMATIC:
         raise InputError(f"--task {task}: without a recipe only {' or '.join(AUTOMATIC)} can be trained")
     if not files["train"]:
         raise InputError("nothing to train on: give a RECIPE.toml, or --train FILE (pairs with --source and --target)")
-    values, reasons = AUTOMATIC[task](Given(files, languages, columns))
+    values, reasons = AUTOMATIC[task](Given(files, languages, columns, find_run(init).path if init else None))
+    if init:
+        values.pop("model", None)
+        values["train"]["init"] = init
     for change in changes:
         apply_change(values, change)
+    values = _with_body(values)
     config = parse_config(values, "the recipe made for this data")
     if Processes.is_first_here():
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -56,6 +66,16 @@ def choose_config(
             path.write_text(as_toml(values), encoding="utf-8")
         say("\n".join([*reasons, f"The recipe is in {folder.path / 'recipe.toml'}."]))
     return config
+
+
+def _with_body(values: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's values; without a `model.name`, over the model that `train.init` begins with, its heads left out."""
+    model, init = values.get("model", {}), values.get("train", {}).get("init")
+    if not init or "name" in model:
+        return values
+    begun = find_run(init).read_config().model
+    body = begun.body() if hasattr(begun, "body") else begun
+    return {**values, "model": {**asdict(body), **model}}
 
 
 def _data_changes(files: dict[str, list[str]], columns: tuple[int, int] | None) -> list[str]:

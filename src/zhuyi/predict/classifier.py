@@ -1,0 +1,91 @@
+"""A classification run in memory: texts to labels with probabilities, and to embeddings."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from torch import nn
+
+from zhuyi.config import RunConfig
+from zhuyi.data.windows import windows
+from zhuyi.predict.text_encoder import BATCH_TOKENS, TextEncoder
+from zhuyi.run_folder import RunFolder
+from zhuyi.tasks.text_classification import label_probabilities
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One text's likeliest label.
+
+    Args:   probabilities: of all labels, in the model's order.
+            flags: `cut`: the text was longer than the model reads, and its end was left out.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    flags: tuple[str, ...] = ()
+
+    def as_json(self) -> str:
+        """One line of JSON."""
+        values = {
+            "label": self.label,
+            "probability": round(self.probability, 5),
+            "probabilities": {label: round(probability, 5) for label, probability in self.probabilities.items()},
+            "flags": self.flags,
+        }
+        return json.dumps(values, ensure_ascii=False)
+
+
+class Classifier:
+    """A classification run in memory: `model` is the module, `config` what it was made from."""
+
+    def __init__(self, encoder: TextEncoder, config: RunConfig, precision: str = "float32") -> None:
+        self.model: Any = encoder.model
+        self.config = config
+        self.precision = precision
+        self.tokenizer = encoder.tokenizer
+        self._encoder = encoder
+
+    @classmethod
+    def from_folder(cls, model: nn.Module, config: RunConfig, folder: RunFolder, precision: str) -> Self:
+        """Read the tokenizer too.
+
+        Raises: InputError: it is missing, broken, or of another model.
+        """
+        return cls(TextEncoder.from_folder(model, config, folder), config, precision)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels' names, in the model's order."""
+        return tuple(self.config.data.labels)
+
+    def classify(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Classification]:
+        """Label texts, or pairs of them; as many answers come back, in the same order.
+
+        Args: seconds: of pairs, the second texts.
+        """
+        rows = self._encoder.rows(texts, seconds)
+        if not rows:
+            return []
+        found = label_probabilities(self.model, rows, BATCH_TOKENS)
+        return [
+            Classification(
+                self.labels[int(probs.argmax())],
+                float(probs.max()),
+                dict(zip(self.labels, probs.tolist(), strict=True)),
+                ("cut",) if row.is_cut else (),
+            )
+            for row, probs in zip(rows, found, strict=True)
+        ]
+
+    def stream(self, texts: Iterable[str]) -> Iterator[Classification]:
+        """As `classify`, one after the other, in memory bounded by a window of texts."""
+        for window in windows(texts):
+            yield from self.classify(window)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Each text as a vector of length 1. Shape: returns (texts, D) float32."""
+        return self._encoder.embed(texts)

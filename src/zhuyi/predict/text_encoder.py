@@ -1,0 +1,82 @@
+"""An encoder in memory: texts to rows of ids, and to embeddings whose cosine tells how alike they are."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from zhuyi.config import RunConfig
+from zhuyi.data.batches import order
+from zhuyi.data.encoder_rows import EncoderRow, encode_rows, encoder_vocab_size, to_tensors
+from zhuyi.data.tokenizers import Tokenizer
+from zhuyi.errors import InputError
+from zhuyi.run_folder import RunFolder
+from zhuyi.tasks.encoder_data import in_characters
+
+# Padded tokens of a batch: enough to fill the processor's products.
+BATCH_TOKENS = 4096
+
+
+class TextEncoder:
+    """What every use of an encoder's run begins with.
+
+    Args:   max_len: tokens of a row, signs included; of longer texts the end is cut.
+            simplified: whether texts are turned into simplified characters first, as in training.
+    """
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, max_len: int, simplified: bool = False) -> None:
+        self.model, self.tokenizer, self.max_len, self.simplified = model, tokenizer, max_len, simplified
+
+    @classmethod
+    def from_folder(cls, model: Any, config: RunConfig, folder: RunFolder) -> Self:
+        """Read the tokenizer too.
+
+        Raises: InputError: it is missing, broken, or of another model.
+        """
+        tokenizer = Tokenizer.load(folder.path / "tokenizer.json")
+        if encoder_vocab_size(tokenizer) != config.model.vocab_size:
+            raise InputError(
+                f"{folder.path}: the tokenizer has {encoder_vocab_size(tokenizer):,} ids but the model "
+                f"{config.model.vocab_size:,}; put back the tokenizer that the run was trained with"
+            )
+        return cls(model, tokenizer, min(config.data.max_len, config.model.max_len), config.data.simplify)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def read(self, text: str) -> str:
+        """A text in the characters that the run was trained on."""
+        return in_characters(text, self.simplified)
+
+    def rows(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[EncoderRow]:
+        """The ids of texts, or of pairs of them.
+
+        Raises: InputError: one text where a list was wanted, or lists of unequal lengths.
+        """
+        if isinstance(texts, str):
+            raise InputError("a list of texts was wanted; for one text write [text]")
+        if seconds is not None and len(seconds) != len(texts):
+            raise InputError(f"{len(texts)} texts but {len(seconds)} second texts; give one for each")
+        read = [self.read(text) for text in texts]
+        return encode_rows(
+            self.tokenizer, read, None if seconds is None else list(map(self.read, seconds)), self.max_len
+        )
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """The mean of each text's hidden states, signs included, at length 1.
+
+        Shape: returns (texts, D) float32.
+        """
+        rows = self.rows(texts)
+        lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
+        found = np.zeros((len(rows), self.model.config.d_model), np.float32)
+        for batch in order(lengths, batch_tokens=BATCH_TOKENS, seed=0, epoch=0, shuffle=False):
+            tensors = to_tensors([np.array(rows[i].ids) for i in batch], [rows[i].first for i in batch])
+            ids, mask, segments = (x.to(self.device) for x in tensors)
+            x = self.model(ids, mask, segments).float()  # (B, T, D)
+            mean = (x * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+            found[batch] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
+        return found

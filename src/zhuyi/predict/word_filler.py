@@ -1,0 +1,96 @@
+"""A masked-language-modelling run in memory: words for the gaps of a text, and texts to embeddings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from zhuyi.config import RunConfig
+from zhuyi.data.encoder_rows import encoder_row, mask_id, token_ids
+from zhuyi.data.tokenizers import SPACE
+from zhuyi.data.whole_words import CONTINUES
+from zhuyi.errors import InputError
+from zhuyi.predict.text_encoder import TextEncoder
+from zhuyi.run_folder import RunFolder
+
+GAP = "[MASK]"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A word for a gap: as it is written, how likely, and the text with it in the gap's place."""
+
+    word: str
+    probability: float
+    text: str
+
+
+class WordFiller:
+    """A masked-language-modelling run in memory: `model` is the module, `config` what it was made from."""
+
+    def __init__(self, encoder: TextEncoder, config: RunConfig, precision: str = "float32") -> None:
+        self.model: Any = encoder.model
+        self.config = config
+        self.precision = precision
+        self.tokenizer = encoder.tokenizer
+        self._encoder = encoder
+
+    @classmethod
+    def from_folder(cls, model: nn.Module, config: RunConfig, folder: RunFolder, precision: str) -> Self:
+        """Read the tokenizer too.
+
+        Raises: InputError: it is missing, broken, or of another model.
+        """
+        return cls(TextEncoder.from_folder(model, config, folder), config, precision)
+
+    @torch.inference_mode()
+    def fill(self, text: str, *, top: int = 5) -> list[list[Candidate]]:
+        """The likeliest words for each [MASK] of a text, best first; a gap is one token wide.
+
+        Raises: InputError: the text has no gap, is too long, or the run has no head that fills in words.
+        """
+        self.check_head()
+        parts = text.split(GAP)
+        if len(parts) == 1:
+            raise InputError(f"nothing to fill in: write {GAP} where a word is wanted, as in 今天天气{GAP}好")
+        if top < 1:
+            raise InputError(f"top is {top}; ask for one word or more")
+        ids = self._ids(parts)
+        hidden = self.model(torch.tensor([ids], device=self._encoder.device))  # (1, T, D)
+        gap = mask_id(self.tokenizer)
+        logits = self.model.masked_word_head(hidden[0, [i for i, each in enumerate(ids) if each == gap]]).float()
+        logits[:, [*self.tokenizer.signs.all(), gap]] = -torch.inf
+        return [self._candidates(parts, number, row, top) for number, row in enumerate(logits.softmax(dim=-1))]
+
+    def check_head(self) -> None:
+        """Raise InputError where the run has no head that fills in words, as an imported encoder may."""
+        if self.model.masked_word_head is None:
+            raise InputError("this run has no head that fills in words; it is for embeddings")
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Each text as a vector of length 1. Shape: returns (texts, D) float32."""
+        return self._encoder.embed(texts)
+
+    def _ids(self, parts: Sequence[str]) -> list[int]:
+        """The text's ids, signs included, with the mask's id between the parts."""
+        ids: list[int] = []
+        for number, part in enumerate(token_ids(self.tokenizer, [self._encoder.read(part) for part in parts])):
+            ids += [mask_id(self.tokenizer), *part] if number else part
+        row = encoder_row(self.tokenizer, ids, None, self._encoder.max_len)
+        if row.is_cut:
+            raise InputError(
+                f"the text is longer than the {self._encoder.max_len} tokens that the model reads; shorten it"
+            )
+        return row.ids
+
+    def _candidates(self, parts: Sequence[str], number: int, probs: torch.Tensor, top: int) -> list[Candidate]:
+        best = probs.topk(min(top, len(self.tokenizer.labels)))
+        before, after = GAP.join(parts[: number + 1]), GAP.join(parts[number + 1 :])
+        found = []
+        for probability, i in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            word = self.tokenizer.labels[i].removeprefix(CONTINUES).replace(SPACE, "")
+            found.append(Candidate(word, probability, before + word + after))
+        return found
