@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from zhuyi.errors import InputError
 
 
 @contextlib.contextmanager
@@ -19,6 +22,28 @@ def replacing(path: str | Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Fill the folder this gives; on success it becomes `out` at once, on failure nothing is left of it.
+
+    Raises: InputError: `out` exists and is not an empty folder, or its parent does not exist.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out} exists already; give a new folder by --out, or remove that one")
+    if not out.parent.is_dir():
+        raise InputError(f"{out} cannot be written: there is no folder {out.parent}; make it first")
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if out.exists():
+            out.rmdir()
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

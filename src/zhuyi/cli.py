@@ -322,6 +322,20 @@ def attention(
     typer.echo(str(out))
 
 
+@app.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A model folder of Hugging Face form, or a name on its hub.")
+    ],
+    out: Annotated[Path, typer.Option(help="The run's folder; a new one.")],
+) -> None:
+    """Take a published model over as a run, and compare the two where transformers is installed."""
+    from zhuyi.interop import import_run
+
+    typer_echo_error(str(import_run(source, out)))
+    typer.echo(str(out))
+
+
 @app.command()
 def export(
     run: Run,

@@ -31,7 +31,7 @@ def translator() -> Callable[..., Translator]:
         )
         config = tiny_config("nowhere.tsv")
         sizes = {f"{side}_vocab_size": t.vocab_size for side, t in zip(("source", "target"), tokenizers, strict=True)}
-        config = replace(config, model=replace(config.model, **sizes, **model))
+        config = replace(config, model=replace(config.model, **(sizes | model)))
         torch.manual_seed(3)
         module = build_model(config).eval()
         with torch.no_grad():

@@ -13,6 +13,7 @@ from tests.interop.conftest import TEXTS
 from zhuyi import load
 from zhuyi.data.batches import pad
 from zhuyi.data.special_tokens import BOS_ID
+from zhuyi.data.tokenizers import Signs
 from zhuyi.decoding import Beam, Greedy, Rule
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
@@ -164,8 +165,8 @@ def test_what_they_cannot_express(
 
 
 def test_the_runs_search_as_far_as_they_have_it() -> None:
-    values = generation_config(DecodeConfig(beam=4, alpha=0.8, length_rule="power", stop="exact"), 31)
+    values = generation_config(DecodeConfig(beam=4, alpha=0.8, length_rule="power", stop="exact"), 31, Signs())
     assert (values["num_beams"], values["length_penalty"], values["early_stopping"]) == (4, 0.8, False)
-    values = generation_config(DecodeConfig(beam=4, length_rule="none", stop="first"), 31)
+    values = generation_config(DecodeConfig(beam=4, length_rule="none", stop="first"), 31, Signs())
     assert (values["length_penalty"], values["early_stopping"], values["max_length"]) == (0.0, True, 31)
-    assert "length_penalty" not in generation_config(DecodeConfig(beam=1), 31)  # they warn of it
+    assert "length_penalty" not in generation_config(DecodeConfig(beam=1), 31, Signs())  # they warn of it

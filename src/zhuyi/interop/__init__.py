@@ -1,15 +1,23 @@
 """Runs in the forms of other libraries."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from zhuyi.atomic import new_folder
 from zhuyi.errors import InputError
 from zhuyi.interop.ctranslate2_folder import write_ctranslate2
 from zhuyi.interop.hugging_face import write_hugging_face
-from zhuyi.predict import Translator, load
+from zhuyi.interop.importing import PUBLISHED, import_run
+from zhuyi.predict import load
+from zhuyi.run_folder import find_run
 
-FORMS: dict[str, Callable[[Translator, Path], None]] = {"hf": write_hugging_face, "ctranslate2": write_ctranslate2}
+__all__ = ["FORMS", "export", "import_run"]
+
+FORMS: dict[str, Callable[[Any, Path, Path | None], None]] = {
+    "hf": write_hugging_face,
+    "ctranslate2": write_ctranslate2,
+}
 
 
 def export(run: str | Path, to: str, out: str | Path) -> None:
@@ -20,19 +28,7 @@ def export(run: str | Path, to: str, out: str | Path) -> None:
     """
     if to not in FORMS:
         raise InputError(f"cannot export to {to}; choose {' or '.join(FORMS)}")
-    out = Path(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out} exists already; give a new folder by --out, or remove that one")
-    if not out.parent.is_dir():
-        raise InputError(f"{out} cannot be written: there is no folder {out.parent}; make it first")
-    translator = load(run, "float32", "cpu", command="export")
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        FORMS[to](translator, unfinished)
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with new_folder(Path(out)) as unfinished:
+        published = find_run(run).path / PUBLISHED
+        predictor = load(run, "float32", "cpu", command="export")
+        FORMS[to](predictor, unfinished, published if published.is_dir() else None)

@@ -1,22 +1,23 @@
 """The Transformer as a model folder of CTranslate2."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from zhuyi.data.special_tokens import BOS, EOS, UNK
 from zhuyi.errors import InputError
 from zhuyi.models.transformer import TransformerConfig
 from zhuyi.predict import Translator
 from zhuyi.run_folder import named_weights
 
-ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "silu": "SWISH"}
+ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "gelu-tanh": "GELUTanh", "silu": "SWISH"}
 
 
-def write_ctranslate2(translator: Translator, folder: Path) -> None:
+def write_ctranslate2(translator: Translator, folder: Path, published: Path | None = None) -> None:
     """Write what `ctranslate2.Translator` reads: float32 weights, which it converts to the type it is asked for.
 
+    Args:   published: the tokenizer's files that an imported run keeps.
     Raises: InputError: CTranslate2 has no such model, or it is not installed.
     """
     config, model = translator.config.model, translator.model
@@ -35,12 +36,20 @@ def write_ctranslate2(translator: Translator, folder: Path) -> None:
     source, target = translator.source_tokenizer, translator.target_tokenizer
     spec.register_source_vocabulary(source.pieces)
     spec.register_target_vocabulary(target.pieces)
-    spec.config.unk_token, spec.config.bos_token, spec.config.eos_token = UNK, BOS, EOS
-    spec.config.decoder_start_token = BOS
+    signs = target.signs
+    spec.config.unk_token, spec.config.bos_token, spec.config.eos_token = (
+        target.pieces[i] for i in (signs.unk, signs.bos, signs.eos)
+    )
+    spec.config.decoder_start_token = target.pieces[signs.bos]
     spec.config.layer_norm_epsilon = model.encoder_layers[0].self_residual.norm.eps
     spec.validate()
     spec.optimize()
     spec.save(str(folder))
+    if published is not None:
+        shutil.copytree(published, folder, dirs_exist_ok=True)
+        text = PUBLISHED_README.replace("MAX_LEN", str(config.max_len))
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        return
     names = ("tokenizer.json",) * 2 if target is source else ("tokenizer.source.json", "tokenizer.target.json")
     source.save(folder / names[0])
     target.save(folder / names[1])
@@ -74,6 +83,9 @@ def transformer_spec(config: TransformerConfig, weights: dict[str, Tensor]) -> A
     encoder.embeddings[0].weight = source
     decoder.embeddings.weight = target
     decoder.projection.weight = arrays.get("output_projection.weight", target)
+    if config.output_bias:
+        decoder.projection.bias = arrays["output_projection.bias"]
+    decoder.scale_embeddings = encoder.scale_embeddings = config.scale_embeddings
     # A table of its own for each side: CTranslate2 would make one with all sines before all cosines.
     encoder.position_encodings.encodings = arrays["source_positions.table"]
     decoder.position_encodings.encodings = arrays["target_positions.table"]
@@ -111,6 +123,24 @@ def set_norm(spec: Any, arrays: dict[str, Any], name: str) -> None:
     """A layer normalisation."""
     spec.gamma, spec.beta = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
 
+
+PUBLISHED_README = """\
+# A translation model imported into zhuyi, for CTranslate2
+
+```python
+import ctranslate2
+from transformers import AutoTokenizer
+
+translator, tokenizer = ctranslate2.Translator(FOLDER), AutoTokenizer.from_pretrained(FOLDER)
+source = tokenizer.convert_ids_to_tokens(tokenizer("...").input_ids)
+(result,) = translator.translate_batch([source], beam_size=5, max_decoding_length=MAX_LEN)
+print(tokenizer.decode(tokenizer.convert_tokens_to_ids(result.hypotheses[0]), skip_special_tokens=True))
+```
+
+The tokenizer's files are those that the model was imported with, unchanged. The model counts to MAX_LEN tokens on
+either side; beyond that CTranslate2 raises an error. What the run forbids (`decode.forbidden`), CTranslate2 does not:
+`suppress_sequences=[["<pad>"]]` says so.
+"""
 
 README = """\
 # A translation model trained with zhuyi, for CTranslate2

@@ -1,0 +1,125 @@
+"""Model folders as others publish them, tiny and of random weights."""
+
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TEXTS = [
+    "the cat sat on the mat .",
+    "a dog and a cat",
+    "where is the small house ?",
+    "she has  two   old dogs, and he: none!",
+    "Nothing at all",
+    "",
+]
+WORDS = "the a cat dog sat on mat and where is small house she has two old he none Nothing at all red sun".split()  # noqa: SIM905
+LETTERS = "abcdefghijklmnopqrstuvwxyzN.,?!:"
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def field(number: int, value: int | bytes | float) -> bytes:
+    """One field of the protocol-buffers form."""
+    if isinstance(value, float):
+        return _varint(number << 3 | 5) + struct.pack("<f", value)
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def sentencepiece_bytes(
+    pieces: Sequence[tuple[str, float, int]], trainer: bytes = b"", normalizer: bytes = b""
+) -> bytes:
+    """A SentencePiece model of these pieces, scores and types."""
+    written = [field(1, field(1, p.encode()) + field(2, float(s)) + field(3, t)) for p, s, t in pieces]
+    return b"".join(written) + field(2, trainer) + field(3, normalizer)
+
+
+def unigram_pieces(words: Sequence[str] = WORDS, letters: str = LETTERS) -> list[tuple[str, float, int]]:
+    """Pieces for short English texts: signs first, then words, their parts and letters."""
+    parts = sorted({w[:2] for w in words} | {w[-2:] for w in words})
+    plain = [*(f"▁{w}" for w in words), *parts, "▁", *letters]
+    plain = list(dict.fromkeys(plain))
+    signs = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
+    return signs + [(p, -2.0 - 0.03125 * i - (4 if len(p) == 1 else 0), 1) for i, p in enumerate(plain)]
+
+
+def write_marian_tokenizer(folder: Path, *, separate: bool = False) -> tuple[int, int]:
+    """source.spm, target.spm and the vocabularies; returns their sizes."""
+    pieces = unigram_pieces()
+    others = [p for p in pieces if p[2] != 1] + [(p[::-1] if p[0] != "▁" else p, s, t) for p, s, t in pieces if t == 1]
+    (folder / "source.spm").write_bytes(sentencepiece_bytes(pieces))
+    (folder / "target.spm").write_bytes(sentencepiece_bytes(list(dict((p[0], p) for p in others).values())))
+    source = [p for p, _, t in pieces if t == 1 and p != "▁sun"]  # one piece that the vocabulary lacks
+    target = [p for p, _, t in others if t == 1]
+    joint = list(dict.fromkeys(["</s>", "<unk>", ">>de<<", *reversed(source), *target, "<pad>"]))
+    own = [list(dict.fromkeys(["</s>", "<unk>", "<pad>", *side])) for side in (source, [*target, "ß"])]
+    lists = own if separate else [joint, joint]
+    for name, pieces_of in zip(("vocab.json", "target_vocab.json"), lists, strict=True):
+        (folder / name).write_text(json.dumps({p: i for i, p in enumerate(pieces_of)}), encoding="utf-8")
+    if not separate:
+        (folder / "target_vocab.json").unlink()
+    told = {"source_lang": "en", "target_lang": "de", "separate_vocabs": separate, "tokenizer_class": "MarianTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
+    return len(lists[0]), len(lists[1])
+
+
+# Random weights by which some texts end early and some late, and different ones of different sources.
+TALKATIVE: dict[str, Any] = {
+    "gain": 0.7, "end_bias": 6.0, "scales": {"embed_tokens": 3.0, "lm_head": 2.2}, "decoder_layers": 2,
+    "share_encoder_decoder_embeddings": False, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def marian_folder(
+    folder: Path, *, gain: float = 1.0, end_bias: float = 0.0, scales: dict[str, float] | None = None, **options: Any
+) -> Any:
+    """A Marian of random weights in a folder as published; returns transformers' model."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra peers")
+    transformers.utils.logging.disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    separate = not options.get("share_encoder_decoder_embeddings", True)
+    source, target = write_marian_tokenizer(folder, separate=separate)
+    values: dict[str, Any] = {
+        "d_model": 28, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 37, "decoder_ffn_dim": 37, "max_position_embeddings": 61,
+        "activation_function": "swish", "scale_embedding": True, "num_beams": 4,
+    }  # fmt: skip
+    values |= {"vocab_size": source, "decoder_vocab_size": target, "pad_token_id": 2 if separate else target - 1}
+    values |= {"decoder_start_token_id": values["pad_token_id"], "eos_token_id": 0}
+    values |= {"bad_words_ids": [[values["pad_token_id"]]], **options}
+    generation = {key: values.pop(key) for key in ("num_beams", "bad_words_ids")}
+    torch.manual_seed(3)
+    model = transformers.MarianMTModel(transformers.MarianConfig(**values)).eval()
+    randomize(model, gain, scales or {})
+    with torch.no_grad():
+        model.final_logits_bias.normal_()
+        model.final_logits_bias[0, 0] += end_bias
+    for key, value in generation.items():
+        setattr(model.generation_config, key, value)
+    model.save_pretrained(folder)
+    return model
+
+
+def randomize(model: torch.nn.Module, gain: float, scales: dict[str, float]) -> None:
+    """Every parameter at random, those too that begin as zeros or ones; `scales` by a part of their names."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "embed_positions" in name:
+                continue
+            scale = 0.3 if parameter.dim() == 1 else gain * parameter.shape[-1] ** -0.5
+            for part, factor in scales.items():
+                scale *= factor if part in name else 1
+            is_gain = "norm.weight" in name or "LayerNorm.weight" in name
+            parameter.copy_(torch.randn_like(parameter) * scale + is_gain)
