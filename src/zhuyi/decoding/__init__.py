@@ -12,6 +12,7 @@ from zhuyi.decoding.filters import (
 )
 from zhuyi.decoding.greedy import Greedy
 from zhuyi.decoding.guards import is_translatable, max_output_tokens, repeats, trim_repetition
+from zhuyi.decoding.lanes import num_lanes, run_in_lanes
 from zhuyi.decoding.requests import Event, Form, Hypothesis, Request
 from zhuyi.decoding.rows import Rows
 from zhuyi.decoding.sampling import Sampling
@@ -38,7 +39,9 @@ __all__ = [
     "Suppress",
     "is_translatable",
     "max_output_tokens",
+    "num_lanes",
     "repeats",
     "run",
+    "run_in_lanes",
     "trim_repetition",
 ]
