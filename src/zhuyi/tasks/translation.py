@@ -28,8 +28,9 @@ from zhuyi.decoding import (
     Suppress,
     is_translatable,
     max_output_tokens,
+    num_lanes,
     repeats,
-    run,
+    run_in_lanes,
 )
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.metrics.translation_scores import translation_scores
@@ -219,12 +220,13 @@ def translate_texts(
     def cut(line: str) -> Iterator[str | Sentence]:
         return forms.parts(line, model.max_len - 1) if forms else _parts(line, source_tokenizer, limit)
 
-    search = open_search(
-        model, rule, target_tokenizer.signs, decode.forbidden, renormalize=decode.renormalize, keep=keep
-    )
+    searches = [
+        open_search(model, rule, target_tokenizer.signs, decode.forbidden, renormalize=decode.renormalize, keep=keep)
+        for _ in range(num_lanes(next(model.parameters()).device))
+    ]
     for window in windows(texts):
         plans = [_plan(text, cut) for text in window]
-        found = _translate_sentences(search, plans, model.max_len, decode.batch_rows, seed)
+        found = _translate_sentences(searches, plans, model.max_len, decode.batch_rows, seed)
         for plan in plans:
             yield _assemble(plan, found, target_tokenizer, n_best)
 
@@ -324,7 +326,7 @@ def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[s
 
 
 def _translate_sentences(
-    search: Search, plans: Sequence[Plan], max_len: int, batch_rows: int, seed: int
+    searches: Sequence[Search], plans: Sequence[Plan], max_len: int, batch_rows: int, seed: int
 ) -> dict[Sentence, tuple[Hypothesis, ...]]:
     """Each different sentence once, those of like length together."""
     different = dict.fromkeys(part for plan in plans for part in plan if isinstance(part, Sentence))
@@ -340,7 +342,7 @@ def _translate_sentences(
         )
         for i, sentence in enumerate(sentences)
     ]
-    events = run(search, requests, max_rows=max(batch_rows, search.width))
+    events = run_in_lanes(searches, requests, max_rows=max(batch_rows, searches[0].width))
     return {sentences[event.id]: event.hypotheses for event in events if event.hypotheses is not None}
 
 
