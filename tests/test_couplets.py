@@ -4,11 +4,13 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from tests.tiny import random_run, tiny_values, train_tiny, write_pairs, zhuyi
+from tests.tiny import random_run, tiny_values, train_tiny, write_pairs, write_recipe, zhuyi
 
 import zhuyi as package
 from zhuyi.cli import main
@@ -167,3 +169,49 @@ def test_the_recipe() -> None:
     assert config.decode.constraint == "couplet"
     assert config.data.tokenizer.kind == "character"
     assert config.data.disjoint
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = spec_from_file_location("couplets_example", ROOT / "examples" / "couplets.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_scores_the_baseline_and_runs(
+    script: ModuleType, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = values(write_pairs(tmp_path / "pairs.tsv", couplets(70)))
+    recipe["data"]["test"] = [
+        str(write_pairs(tmp_path / "test.tsv", [*couplets(20), ("春风", "得意"), ("春风", "马蹄")]))
+    ]
+    script.main([str(run), "--recipe", str(write_recipe(tmp_path / "r.toml", recipe)), "--examples", "2"])
+    said, _ = capsys.readouterr()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("|")]
+    scores = {row[0]: row[1:] for row in cells[2:5]}
+    assert "21 upper lines, 22 lower lines" in said
+    assert scores["baseline"][:2] == scores[f"{run}, constraint couplet"][:2] == ["100.0 %", "100.0 %"]
+    assert float(scores["baseline"][2]) > 99  # of all but one line it has seen the only answer there is
+    assert float(scores["baseline"][4]) < float(scores[f"{run}, constraint couplet"][4])
+    assert scores[f"{run}, constraint none"][0] != "100.0 %"
+    assert [row[0] for row in cells[7:]] == [upper for upper, _ in couplets(2)]
+
+
+def test_the_script_stops_where_a_length_is_wrong(script: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="得意马 is not as long as 春风"):
+        script.score("a run", {"春": ["得"], "春风": ["得意"]}, ["得", "得意马"], -1.0)
+    assert (
+        script.score("a run", {"春": ["得"], "春风": ["得意"]}, ["得", "得意马"], -1.0, strict=False).same_length == 50
+    )
+
+
+@pytest.mark.parametrize("line", [*UPPER_LINES, "春风得意马蹄疾路" * 3])
+def test_the_script_agrees_on_what_a_lower_line_is(script: ModuleType, translator: Translator, line: str) -> None:
+    (found,) = translator.translate([line])
+    assert script.is_lower_line(line, found.text)
+    for place, character in enumerate(line):
+        assert character not in CHARACTERS or not script.is_lower_line(line, found.text[:place] + character)

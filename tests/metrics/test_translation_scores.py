@@ -16,6 +16,16 @@ def test_bleu_and_chrf_are_sacrebleus() -> None:
     assert "tok:13a" in scores["signature"]
 
 
+def test_a_text_may_have_several_references() -> None:
+    several = [["A cat was sitting there.", REFERENCES[0]], REFERENCES[1]]
+    scores = translation_scores(HYPOTHESES, several, "en")
+    streams = [["A cat was sitting there.", REFERENCES[1]], [REFERENCES[0], None]]
+    assert scores["bleu"] == round(sacrebleu.corpus_bleu(HYPOTHESES, streams).score, 2)
+    assert scores["chrf"] == round(sacrebleu.corpus_chrf(HYPOTHESES, streams).score, 2)
+    assert scores["bleu"] >= translation_scores(HYPOTHESES, REFERENCES, "en")["bleu"]
+    assert "nrefs:var" in scores["signature"]
+
+
 def test_lower_case_is_said_in_the_signature() -> None:
     scores = translation_scores(HYPOTHESES, REFERENCES, "en", lowercase=True)
     assert scores["bleu"] > translation_scores(HYPOTHESES, REFERENCES, "en")["bleu"]

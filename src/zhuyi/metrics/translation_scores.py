@@ -15,10 +15,20 @@ def bleu_tokenization(target_language: str) -> str:
 
 
 def translation_scores(
-    hypotheses: Sequence[str], references: Sequence[str], target_language: str, *, lowercase: bool = False
+    hypotheses: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    target_language: str,
+    *,
+    lowercase: bool = False,
 ) -> dict[str, Any]:
-    """`bleu` and `chrf` (0 to 100) of a corpus, and the signature of the BLEU."""
+    """`bleu` and `chrf` (0 to 100) of a corpus, and the signature of the BLEU.
+
+    Args:   references: one or several of each hypothesis.
+    """
+    several = [[each] if isinstance(each, str) else each for each in references]
+    most = max(map(len, several), default=1)
+    streams: list[list[Any]] = [[each[i] if i < len(each) else None for each in several] for i in range(most)]
     bleu = BLEU(tokenize=bleu_tokenization(target_language), lowercase=lowercase)
-    score = bleu.corpus_score(list(hypotheses), [list(references)]).score
-    chrf = CHRF().corpus_score(list(hypotheses), [list(references)]).score
+    score = bleu.corpus_score(list(hypotheses), streams).score
+    chrf = CHRF().corpus_score(list(hypotheses), streams).score
     return {"bleu": round(score, 2), "chrf": round(chrf, 2), "signature": str(bleu.get_signature())}
