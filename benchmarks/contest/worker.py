@@ -39,14 +39,17 @@ class Zhuyi:
         self._translators: dict[str, Any] = {}
 
     def write(self, setting: dict[str, Any], sources: Ids, beam: int, length: int) -> Ids:
-        from zhuyi.decoding import Beam, Greedy, Request, run
+        import torch
+
+        from zhuyi.decoding import Beam, Greedy, Request, num_lanes, run_in_lanes
         from zhuyi.tasks.translation import open_search
 
         translator = self._load(setting["precision"])
-        search = open_search(translator.model, Greedy() if beam == 1 else Beam(beam))
+        rule = Greedy() if beam == 1 else Beam(beam)
+        lanes = [open_search(translator.model, rule) for _ in range(num_lanes(torch.device("cpu")))]
         requests = [Request(i, tuple(ids), length, length) for i, ids in enumerate(sources)]
         rows = translator.config.decode.batch_rows
-        found = {event.id: event.hypotheses for event in run(search, requests, max_rows=rows)}
+        found = {event.id: event.hypotheses for event in run_in_lanes(lanes, requests, max_rows=rows)}
         return [list(found[i][0].tokens) for i in range(len(sources))]
 
     def translate(self, setting: dict[str, Any], texts: Sequence[str], beam: int, alpha: float) -> list[str]:
