@@ -238,10 +238,11 @@ def open_search(model: Decoder, tokenizer: Tokenizer, config: GenerationConfig) 
         if config.temperature
         else Greedy()
     )
-    return Search(lambda requests: _begin(model, requests, device), model.step, rule, eos_id=signs.eos, filters=filters)
+    return Search(lambda requests: begin(model, requests, device), model.step, rule, eos_id=signs.eos, filters=filters)
 
 
-def _begin(model: Decoder, requests: Sequence[Request], device: torch.device) -> tuple[Any, Tensor]:
+def begin(model: Decoder, requests: Sequence[Request], device: torch.device) -> tuple[Any, Tensor]:
+    """The state of requests whose inputs are the ids so far, and each one's last id."""
     ids, mask = (torch.from_numpy(x).to(device) for x in pad([np.array(request.inputs) for request in requests]))
     last = mask.sum(dim=1) - 1
     return model.start(None, ids, mask), ids.gather(1, last[:, None])[:, 0]
