@@ -169,5 +169,6 @@ What is not carried:
   (`min_decoding_length=1`), zhuyi may write none.
 - CTranslate2 ranks hypotheses by `log_prob / length ** length_penalty` and stops when `beam_size` of them have ended
   (zhuyi's `length_rule = "power"`, `stop = "first"`). zhuyi's `gnmt` and `exact` have no counterpart there.
-- No guards: nothing cuts long texts into sentences, ends loops or bounds an output by its input's length.
+- No guards: nothing cuts long texts into sentences, ends loops or bounds an output by its input's length. A
+  `decode.constraint` is not kept.
 """

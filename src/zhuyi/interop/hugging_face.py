@@ -101,7 +101,8 @@ What is not carried:
 - `generate` ranks hypotheses by `log_prob / length ** length_penalty`. zhuyi's length rule `gnmt` has no counterpart
   there; its alpha is written as `length_penalty`, and another hypothesis may win. The stop rule `exact` is written as
   `early_stopping = false`, which may stop a little earlier; `"never"` is exact but slow.
-- No guards: nothing cuts long texts into sentences, ends loops or bounds an output by its input's length.
+- No guards: nothing cuts long texts into sentences, ends loops or bounds an output by its input's length. A
+  `decode.constraint` is not kept.
 """
 
 NORMALIZED = """\
