@@ -21,7 +21,7 @@ LAYERS = (
     {"config"},
     {"run_folder"},
     {"predict", "run_card"},
-    {"visualize", "interop", "evaluation", "streams", "doctor"},
+    {"visualize", "interop", "evaluation", "streams", "writing", "doctor"},
     {"training", "engines"},
     {"serving"},
     {"cli"},

@@ -27,6 +27,15 @@ Run = Annotated[str, typer.Argument(help="A run's folder, or the name of a shipp
 Beam = Annotated[int | None, typer.Option(help="Hypotheses held; 1 is greedy. The run's own where not given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Columns = Annotated[str, typer.Option(help="Which columns of a TSV are source and target.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Tokens written at most; the run's own where not given.")]
+Temperature = Annotated[float | None, typer.Option(help="Divides the logits; 0 takes the likeliest always.")]
+TopK = Annotated[int | None, typer.Option(help="Draw among the K likeliest; 0 is all.")]
+TopP = Annotated[float | None, typer.Option(help="Draw among the likeliest that make up P.")]
+MinP = Annotated[float | None, typer.Option(help="Draw among those at least P times as likely as the likeliest.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1 weakens what is there already.")]
+NoRepeatNgram = Annotated[int | None, typer.Option(help="No N tokens in a row come twice; 0 is no such rule.")]
+Stop = Annotated[list[str] | None, typer.Option(help="A text to end before; may be given several times.")]
+DrawSeed = Annotated[int, typer.Option("--seed", help="The same seed draws the same text.")]
 Precision = Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, int8, or auto.")]
 
 
@@ -251,6 +260,81 @@ def classify(
         output_path=output,
         doing="classifying",
     )
+
+
+@app.command()
+def generate(
+    run: Run,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROMPT]...", help="Beginnings; the lines of standard input otherwise."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Continuations of each prompt.")] = 1,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    no_repeat_ngram: NoRepeatNgram = None,
+    stop: Stop = None,
+    seed: DrawSeed = 1,
+    precision: Precision = None,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="One JSON object a line: prompt, text, tokens, log_prob, flags.")
+    ] = False,
+) -> None:
+    """Continue texts: a single one appears as it is written."""
+    from zhuyi.data.pairs import STANDARD_INPUT, read_lines
+    from zhuyi.predict import load
+    from zhuyi.writing import write_texts
+
+    generator = load(run, precision, command="generate")
+    decode = generator.decode_config(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        stop=stop,
+    )
+    lines = prompts or read_lines(STANDARD_INPUT)
+    write_texts(generator, lines, decode, sys.stdout, samples=samples, seed=seed, as_json=jsonl)
+
+
+@app.command()
+def chat(
+    run: Run,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    no_repeat_ngram: NoRepeatNgram = None,
+    stop: Stop = None,
+    seed: DrawSeed = 1,
+    precision: Precision = None,
+) -> None:
+    """Talk with a run that was trained on questions and answers: a line in, an answer out."""
+    from zhuyi.data.pairs import STANDARD_INPUT, read_lines
+    from zhuyi.predict import load
+    from zhuyi.writing import converse
+
+    generator = load(run, precision, command="chat")
+    decode = generator.decode_config(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        stop=stop,
+    )
+    converse(generator, read_lines(STANDARD_INPUT), decode, sys.stdout, seed=seed)
 
 
 @app.command()

@@ -18,8 +18,9 @@ from zhuyi.data.pairs import CleaningReport, Pair, read_pairs
 from zhuyi.errors import InputError
 from zhuyi.metrics.classification_scores import classification_scores
 from zhuyi.metrics.translation_scores import translation_scores
-from zhuyi.predict import Classifier, Translator, WordFiller
+from zhuyi.predict import Classifier, Generator, Translator, WordFiller
 from zhuyi.tasks.encoder_data import read_simplified
+from zhuyi.tasks.language_modelling import score_text
 from zhuyi.tasks.masked_language_modelling import ROW_COLUMNS, MaskedBatches, encode_masked, masked_word_scores
 from zhuyi.tasks.text_classification import number_of
 
@@ -124,8 +125,21 @@ def _files(wanted: Wanted, own: Sequence[str]) -> list[str]:
     return files
 
 
+def _evaluate_text(generator: Generator, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
+    """`valid_loss` (of this text), `perplexity`, and where all of it is learned `bits_per_character`."""
+    wanted.refuse("columns", "beam", "alpha", "lowercase", "output")
+    config = generator.config.data
+    files = list(wanted.files or config.test)
+    if not files:
+        raise InputError("the run has no test text of its own; give some by --test FILE")
+    started = time.perf_counter()
+    scores, tokens = score_text(generator.model, generator.tokenizer, config, files)
+    return {**scores, "tokens": tokens, "tokens_per_second": round(tokens / (time.perf_counter() - started), 1)}
+
+
 EVALUATIONS: dict[str, Callable[[Any, Wanted, Callable[[str], None]], dict[str, Any]]] = {
     "translation": _evaluate_translations,
+    "language-modelling": _evaluate_text,
     "masked-language-modelling": _evaluate_masked_words,
     "text-classification": _evaluate_labels,
 }

@@ -1,7 +1,19 @@
 import pytest
 import torch
 
-from zhuyi.decoding import Beam, Greedy, MinimumLength, RepetitionGuard, Request, Rows, Sampling, Suppress, run
+from zhuyi.decoding import (
+    Beam,
+    Greedy,
+    MinimumLength,
+    NoRepeatNgram,
+    RepetitionGuard,
+    RepetitionPenalty,
+    Request,
+    Rows,
+    Sampling,
+    Suppress,
+    run,
+)
 from zhuyi.decoding.rows import NO_TOKEN
 
 
@@ -193,3 +205,36 @@ def test_the_guard_never_undoes_what_forbids_the_end(toys):
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match="at least"):
         RepetitionGuard(2, **options)
+
+
+def test_repetition_penalty_is_the_published_one() -> None:
+    """Of a positive logit a part, of a negative one a multiple; each token once, however often it is there."""
+    rows = Rows(1, torch.device("cpu"))
+    rows.join([Request(0, None, 9, context=(1, 1)), Request(1, None, 9)])
+    for tokens in ([2, 3], [2, 0]):
+        rows.append(torch.tensor(tokens))
+    logits = torch.tensor([[1.0, 2.0, -3.0, 4.0, -5.0]]).repeat(2, 1)
+    RepetitionPenalty(2.0)(logits, rows)
+    assert logits.tolist() == [[1.0, 1.0, -6.0, 4.0, -5.0], [0.5, 2.0, -3.0, 2.0, -5.0]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_no_repeat_ngram_forbids_what_would_end_a_sequence_again(size: int) -> None:
+    context, text = (4, 1, 2, 3), [1, 2, 4, 1, 2]
+    rows = Rows(1, torch.device("cpu"))
+    rows.join([Request(0, None, 9, context=context)])
+    for token in text:
+        rows.append(torch.tensor([token]))
+    logits = torch.zeros(1, 6)
+    NoRepeatNgram(size, eos_id=3)(logits, rows)
+    whole = [*context, *text]
+    ends = {whole[i + size - 1] for i in range(len(whole) - size + 1) if whole[i : i + size - 1] == whole[10 - size :]}
+    assert {i for i in range(6) if logits[0, i] == -torch.inf} == ends - {3}
+    assert len(ends) > 1
+
+
+def test_filters_against_repetition_refuse_what_cannot_be() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        RepetitionPenalty(0.0)
+    with pytest.raises(ValueError, match="at least 1"):
+        NoRepeatNgram(0)

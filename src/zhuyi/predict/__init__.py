@@ -12,6 +12,7 @@ from zhuyi.machine import choose_translation_precision, keep_freed_memory
 from zhuyi.models import MODELS
 from zhuyi.nn.packed import can_pack_bfloat16, pack
 from zhuyi.predict.classifier import Classification, Classifier
+from zhuyi.predict.generator import Conversation, Generation, Generator
 from zhuyi.predict.translator import PairScore, TextMaps, Translation, Translator
 from zhuyi.predict.word_filler import Candidate, WordFiller
 from zhuyi.run_folder import RunFolder, find_run, set_weights
@@ -23,6 +24,9 @@ __all__ = [
     "Candidate",
     "Classification",
     "Classifier",
+    "Conversation",
+    "Generation",
+    "Generator",
     "PairScore",
     "Predictor",
     "TextMaps",
@@ -54,6 +58,7 @@ class Predictor(Protocol):
 # A run of each task is used by one of these.
 PREDICTORS: dict[str, type[Predictor]] = {
     "translation": Translator,
+    "language-modelling": Generator,
     "masked-language-modelling": WordFiller,
     "text-classification": Classifier,
 }

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from zhuyi.decoding.config import DecodeConfig
+from zhuyi.decoding.config import DecodeConfig, GenerationConfig
+from zhuyi.tasks.language_modelling import LanguageModellingTask
 from zhuyi.tasks.masked_language_modelling import MaskedLanguageModellingTask, MaskedTextConfig
 from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_classification import LabelledDataConfig, TextClassificationTask
+from zhuyi.tasks.text_data import TextDataConfig
 from zhuyi.tasks.translation import TranslationTask
 
 
@@ -36,6 +38,13 @@ TASKS: dict[str, TaskType] = {
         scores=("bleu", "chrf", "loss"),
         commands=("translate", "evaluate", "score", "attention", "export"),
         decode=DecodeConfig,
+    ),
+    "language-modelling": TaskType(
+        TextDataConfig,
+        LanguageModellingTask,
+        scores=("loss",),
+        commands=("generate", "chat", "evaluate"),
+        decode=GenerationConfig,
     ),
     "masked-language-modelling": TaskType(
         MaskedTextConfig,

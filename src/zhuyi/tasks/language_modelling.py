@@ -1,7 +1,8 @@
 """Language modelling: the loss of what comes next in a text, its scores, and samples of what a model writes."""
 
 import math
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from zhuyi.data.batches import pad
+from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding.config import GenerationConfig
 from zhuyi.nn.embeddings import OutputProjection
 from zhuyi.nn.loss import projected_cross_entropy
 from zhuyi.tasks.continuation import Prompt, continue_texts
-from zhuyi.tasks.text_data import Segments, Text, TextData, TextDataConfig, prepare_text_data
+from zhuyi.tasks.text_data import Segments, Text, TextData, TextDataConfig, encode_files, prepare_text_data
 
 SAMPLE_PROMPT_TOKENS = 16
 SAMPLE_TOKENS = 48
+SCORED_TOKENS = 1024  # a batch: a vocabulary of 50,000 takes 200 MB for them
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,13 @@ class LanguageModellingTask:
     @torch.inference_mode()
     def evaluate(self, model: LanguageModel) -> dict[str, Any]:
         """`valid_loss`, its `perplexity`, and where all of the text is learned `bits_per_character`."""
-        return text_scores(self, model, self._batches["valid"])
+        device = next(model.parameters()).device
+
+        def nll(batch: TextBatch) -> tuple[float, int]:
+            _, found, tokens = self.loss(model, batch)
+            return float(found), tokens
+
+        return text_scores(nll, self._batches["valid"], device)
 
     @torch.inference_mode()
     def samples(self, model: LanguageModel, count: int = 2) -> list[tuple[str, str, str]]:
@@ -158,15 +167,38 @@ def _segments(text: Text, data: TextData, config: TextDataConfig, batch_tokens: 
     return Segments(text, data.tokenizer, config.max_len, config.segments, batch_tokens, seed)
 
 
-def text_scores(task: LanguageModellingTask, model: LanguageModel, batches: TextBatches) -> dict[str, Any]:
-    """The scores of a whole text, in segments: each token is seen once, with what its segment holds before it."""
-    device = next(model.parameters()).device
-    total, count = 0.0, 0
-    for starts in batches.order(0, shuffle=False):
-        _, nll, tokens = task.loss(model, batches.load(starts).to(device))
-        total, count = total + float(nll), count + tokens
+def text_scores(
+    nll: Callable[[TextBatch], tuple[float, int]], batches: TextBatches, device: torch.device
+) -> dict[str, float]:
+    """The scores of a whole text, in segments: each token is seen once, after what its segment holds before it.
+
+    Args:   nll: the negative log-likelihood of a batch, and of how many tokens it is.
+    """
+    found = [nll(batches.load(starts).to(device)) for starts in batches.order(0, shuffle=False)]
+    total, count = sum(loss for loss, _ in found), sum(tokens for _, tokens in found)
     scores = {"valid_loss": total / count, "perplexity": math.exp(min(total / count, 700.0))}
     text = batches.segments.text
     if text.is_learned is None:
         scores["bits_per_character"] = total / math.log(2) / text.counts.characters
     return scores
+
+
+@torch.inference_mode()
+def score_text(
+    model: nn.Module, tokenizer: Tokenizer, config: TextDataConfig, files: Sequence[str]
+) -> tuple[dict[str, float], int]:
+    """The same of some files, by a model in whatever precision, and how many tokens they have.
+
+    Raises: InputError: a file cannot be read, or there is no text.
+    """
+
+    def nll(batch: TextBatch) -> tuple[float, int]:
+        log_probs = model(batch.ids).float().log_softmax(dim=-1)  # (B, T, V)
+        of_expected = log_probs.gather(2, batch.expected[:, :, None])[:, :, 0]
+        return -float(of_expected[batch.learned].double().sum()), batch.num_tokens
+
+    with tempfile.TemporaryDirectory() as folder:
+        text = encode_files(config, files, tokenizer, Path(folder))
+        segments = Segments(text, tokenizer, config.max_len, config.segments, SCORED_TOKENS, seed=0)
+        device = next(model.parameters()).device
+        return text_scores(nll, TextBatches(segments), device), text.counts.tokens

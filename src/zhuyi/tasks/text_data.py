@@ -201,6 +201,18 @@ def read_text(config: TextDataConfig, files: Sequence[str]) -> Iterator[Piece]:
     return read_documents(files, config.documents)
 
 
+def encode_files(config: TextDataConfig, files: Sequence[str], tokenizer: Tokenizer, folder: Path) -> Text:
+    """The text of other files, as the config reads them, by a tokenizer that there is; its ids go into the folder.
+
+    Raises: InputError: a file cannot be read, or there is no text.
+    """
+    flags = folder / "text.learned" if config.documents == "dialogue" else None
+    counts = encode_documents(folder / "text.ids", read_text(config, files), tokenizer, flags)
+    if not counts.tokens:
+        raise InputError(f"{' '.join(files)}: no text in it")
+    return Text(open_ids(folder / "text.ids"), open_flags(flags) if flags else None, counts, tokenizer.signs.eos)
+
+
 def read_texts(config: TextDataConfig, split: str) -> Iterator[str]:
     """The texts of a split's documents, in pieces, read anew."""
     return (piece.text for piece in _split(config, split))
