@@ -27,6 +27,8 @@ Run = Annotated[str, typer.Argument(help="A run's folder, or the name of a shipp
 Beam = Annotated[int | None, typer.Option(help="Hypotheses held; 1 is greedy. The run's own where not given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Columns = Annotated[str, typer.Option(help="Which columns of a TSV are source and target.")]
+Task = Annotated[str | None, typer.Option(help="Of a run that does several tasks, the name of the one wanted.")]
+Prefix = Annotated[str | None, typer.Option(help="What every text is to begin with, in place of a task's own prefix.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Tokens written at most; the run's own where not given.")]
 Temperature = Annotated[float | None, typer.Option(help="Divides the logits; 0 takes the likeliest always.")]
 TopK = Annotated[int | None, typer.Option(help="Draw among the K likeliest; 0 is all.")]
@@ -118,13 +120,15 @@ def evaluate(
     precision: Precision = None,
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Score without regard to case.")] = False,
     output: Annotated[Path | None, typer.Option(help="Also write the translations here, one a line.")] = None,
+    task: Task = None,
+    prefix: Prefix = None,
     json_: Json = False,
 ) -> None:
     """Score a run; of a translation run: BLEU with its signature, chrF, speed."""
     from zhuyi.evaluation import Wanted, evaluate_run
     from zhuyi.predict import load
 
-    wanted = Wanted(pairs, _columns(columns) if columns else None, beam, alpha, lowercase, output)
+    wanted = Wanted(pairs, _columns(columns) if columns else None, beam, alpha, lowercase, output, task, prefix)
     scores = evaluate_run(load(run, precision, command="evaluate"), wanted, typer_echo_error)
     if json_:
         typer.echo(json.dumps(scores, ensure_ascii=False))
@@ -153,6 +157,8 @@ def translate(
     top_k: Annotated[int, typer.Option(help="With --sample: among the K likeliest; 0 is all.")] = 0,
     top_p: Annotated[float, typer.Option(help="With --sample: among the likeliest that make up P.")] = 1.0,
     seed: Annotated[int, typer.Option(help="With --sample.")] = 1,
+    task: Task = None,
+    prefix: Prefix = None,
     constraint: Annotated[
         str | None, typer.Option(help="The answers' form: none, same-length or couplet; the run's own where not given.")
     ] = None,
@@ -184,6 +190,8 @@ def translate(
         "alpha": alpha,
         "rule": rule,
         "seed": seed,
+        "task": task,
+        "prefix": prefix,
         "constraint": constraint,
         "same_length": same_length,
     }
@@ -223,13 +231,16 @@ def score(
     pairs: Annotated[str, typer.Option(help="Pairs: .tsv, .jsonl or SOURCE_FILE,TARGET_FILE, - for standard input.")],
     columns: Columns = "1,2",
     precision: Precision = None,
+    task: Task = None,
+    prefix: Prefix = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")] = False,
 ) -> None:
     """How likely the model finds each given translation: log-probability and perplexity, a line a pair."""
     from zhuyi.evaluation import score_lines
     from zhuyi.predict import load
 
-    for line in score_lines(load(run, precision, command="score"), pairs, _columns(columns), jsonl, typer_echo_error):
+    translator, options = load(run, precision, command="score"), {"task": task, "prefix": prefix}
+    for line in score_lines(translator, pairs, _columns(columns), jsonl, typer_echo_error, options):
         typer.echo(line)
 
 
@@ -388,6 +399,8 @@ def attention(
     layer: Annotated[int | None, typer.Option(help="From 1; the last where not given.")] = None,
     head: Annotated[int | None, typer.Option(help="From 1; all of them and their mean where not given.")] = None,
     positions: Annotated[bool, typer.Option("--positions", help="Draw the positional encoding instead.")] = False,
+    task: Task = None,
+    prefix: Prefix = None,
 ) -> None:
     """Draw where every word looks."""
     from zhuyi.predict import load
@@ -402,6 +415,7 @@ def attention(
         layer=layer,
         head=head,
         positions=positions,
+        options={"task": task, "prefix": prefix},
     )
     typer.echo(str(out))
 

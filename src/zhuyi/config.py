@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -249,6 +249,9 @@ def _check_keys(cls: type[Any], section: Any, path: str, origin: str) -> None:
             raise InputError(f"{origin}: unknown key '{path}.{key}'{_nearest(key, known)}")
         if dataclasses.is_dataclass(known[key]):
             _check_keys(known[key], value, f"{path}.{key}", origin)  # type: ignore[arg-type]
+        tables = [inner for inner in get_args(known[key]) if dataclasses.is_dataclass(inner)]
+        for number, item in enumerate(value if tables and isinstance(value, list) else ()):
+            _check_keys(tables[0], item, f"{path}.{key}.{number}", origin)  # type: ignore[arg-type]
 
 
 def _explain(error: ValidationError, path: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,8 @@ from zhuyi.predict import Classifier, Generator, Translator, WordFiller
 from zhuyi.tasks.encoder_data import read_simplified
 from zhuyi.tasks.language_modelling import score_text
 from zhuyi.tasks.masked_language_modelling import ROW_COLUMNS, MaskedBatches, encode_masked, masked_word_scores
+from zhuyi.tasks.mixture import MixtureConfig
+from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_classification import number_of
 
 SCORED_TOGETHER = 256
@@ -34,6 +36,7 @@ class Wanted:
     Args:   files: what to score on; the run's own test files where None.
             columns, beam, alpha, lowercase: of translations; None or False where not given.
             output: where what the model answers is written too, one a line.
+            task, prefix: of a run that does several tasks, as `Translator` takes them.
     """
 
     files: Sequence[str] | None = None
@@ -42,6 +45,8 @@ class Wanted:
     alpha: float | None = None
     lowercase: bool = False
     output: Path | None = None
+    task: str | None = None
+    prefix: str | None = None
 
     def refuse(self, *names: str) -> None:
         """Raise InputError where one of these was given, which the run's task has no use for."""
@@ -58,10 +63,14 @@ def evaluate_run(predictor: Any, wanted: Wanted, warn: Callable[[str], None] = l
     return EVALUATIONS[predictor.config.task](predictor, wanted, warn)
 
 
-def _evaluate_translations(translator: Translator, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
+def _evaluate_translations(
+    translator: Translator, wanted: Wanted, warn: Callable[[str], None], data: PairDataConfig | None = None
+) -> dict[str, Any]:
     return evaluate_pairs(
         translator,
         wanted.files,
+        data=data,
+        options={"task": wanted.task, "prefix": wanted.prefix},
         columns=(wanted.columns or (1, 2)) if wanted.files else None,
         beam=wanted.beam,
         alpha=wanted.alpha,
@@ -69,6 +78,44 @@ def _evaluate_translations(translator: Translator, wanted: Wanted, warn: Callabl
         output=wanted.output,
         warn=warn,
     )
+
+
+def _evaluate_tasks(translator: Translator, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
+    """`valid_loss`, `bleu` and `chrf` of each task that has test pairs, and their means; of one task all there is."""
+    config: MixtureConfig = translator.config.data
+    parts = {part.name: part for part in config.mixture if part.name in config.prefixes}
+    if wanted.task is not None:
+        translator.prefix(wanted.task)  # refuses one that is not there
+    if wanted.files or wanted.task is not None:
+        data = config.pairs_of(parts[wanted.task]) if wanted.task is not None else PairDataConfig()
+        return _evaluate_task(translator, wanted, warn, data)
+    tested = [name for name, part in parts.items() if part.test]
+    if not tested:
+        raise InputError("the run has no test pairs of its own; give some by --pairs FILE")
+    if wanted.output or wanted.prefix is not None:
+        raise InputError(f"--output and --prefix are for one task; choose it by --task {' or '.join(tested)}")
+    found = {
+        name: _evaluate_task(translator, replace(wanted, task=name), warn, config.pairs_of(parts[name]))
+        for name in tested
+    }
+    scores: dict[str, Any] = {}
+    for key in ("valid_loss", "bleu", "chrf"):
+        scores[key] = round(sum(each[key] for each in found.values()) / len(found), 4)
+        scores |= {f"{key}_{name}": each[key] for name, each in found.items()}
+    return scores | {f"signature_{name}": each["signature"] for name, each in found.items()}
+
+
+def _evaluate_task(
+    translator: Translator, wanted: Wanted, warn: Callable[[str], None], data: PairDataConfig
+) -> dict[str, Any]:
+    scores = _evaluate_translations(translator, wanted, warn, data)
+    options: dict[str, Any] = {"task": wanted.task, "prefix": wanted.prefix}
+    files, columns = list(wanted.files or data.test), wanted.columns or (data.columns if not wanted.files else (1, 2))
+    read = (pair for file in files for pair in read_pairs(file, columns=columns, report=CleaningReport()))
+    pairs = [(pair.source, pair.target) for pair in read if translator.reaches(pair.source, pair.target, **options)]
+    found = translator.score(pairs, **options)
+    loss = -sum(each.log_prob for each in found) / max(1, sum(each.tokens for each in found))
+    return {"valid_loss": round(loss, 4), **scores}
 
 
 def _evaluate_labels(classifier: Classifier, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
@@ -139,6 +186,7 @@ def _evaluate_text(generator: Generator, wanted: Wanted, warn: Callable[[str], N
 
 EVALUATIONS: dict[str, Callable[[Any, Wanted, Callable[[str], None]], dict[str, Any]]] = {
     "translation": _evaluate_translations,
+    "text-to-text": _evaluate_tasks,
     "language-modelling": _evaluate_text,
     "masked-language-modelling": _evaluate_masked_words,
     "text-classification": _evaluate_labels,
@@ -149,6 +197,8 @@ def evaluate_pairs(
     translator: Translator,
     pairs: Sequence[str] | None,
     *,
+    data: PairDataConfig | None = None,
+    options: Mapping[str, Any] | None = None,
     columns: tuple[int, int] | None = None,
     beam: int | None = None,
     alpha: float | None = None,
@@ -159,12 +209,14 @@ def evaluate_pairs(
     """Translate the sources and score the result against the targets, both as they stand in the files.
 
     Args:   pairs: files of pairs; the run's own test set where None.
+            data: whose test set, columns and target language count; the run's own where None.
+            options: `task` or `prefix`, as `Translator.stream` takes them.
             columns: of those files; the run's own where None.
             lowercase: score without regard to case; the signature says so.
             output: where the translations are written too, one a line.
     Raises: InputError: there is no test set, or no pair in it.
     """
-    data = translator.config.data
+    data = data or translator.config.data
     files = list(pairs or data.test)
     if not files:
         raise InputError("the run has no test pairs of its own; give some by --pairs FILE")
@@ -175,7 +227,8 @@ def evaluate_pairs(
     if not kept:
         raise InputError(f"{', '.join(files)}: no pair to score")
     started = time.perf_counter()
-    found = [each for each in translator.stream((pair.source for pair in kept), beam=beam, alpha=alpha)]
+    sources = (pair.source for pair in kept)
+    found = list(translator.stream(sources, beam=beam, alpha=alpha, **(options or {})))
     seconds = time.perf_counter() - started
     if output:
         _write_lines(output, (each.text for each in found))
@@ -195,14 +248,22 @@ def _write_lines(output: Path, lines: Iterable[str]) -> None:
 
 
 def score_lines(
-    translator: Translator, pairs: str, columns: tuple[int, int], as_json: bool, warn: Callable[[str], None]
+    translator: Translator,
+    pairs: str,
+    columns: tuple[int, int],
+    as_json: bool,
+    warn: Callable[[str], None],
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """A line for each line of pairs: log-probability and perplexity, or nothing where the line holds no pair."""
+    """A line for each line of pairs: log-probability and perplexity, or nothing where the line holds no pair.
+
+    Args:   options: `task` or `prefix`, as `Translator.score` takes them.
+    """
     report = CleaningReport()
     stream = read_pairs(pairs, columns=columns, report=report)
     written = 0
     while group := list(islice(stream, SCORED_TOGETHER)):
-        for pair, line in zip(group, _score_group(translator, group, as_json, warn), strict=True):
+        for pair, line in zip(group, _score_group(translator, group, as_json, warn, options or {}), strict=True):
             for _ in range(pair.origin[1] - written - 1):  # lines that held no pair
                 yield ""
             yield line
@@ -214,10 +275,14 @@ def score_lines(
 
 
 def _score_group(
-    translator: Translator, group: Sequence[Pair], as_json: bool, warn: Callable[[str], None]
+    translator: Translator,
+    group: Sequence[Pair],
+    as_json: bool,
+    warn: Callable[[str], None],
+    options: Mapping[str, Any],
 ) -> Iterator[str]:
-    fitting = [pair for pair in group if translator.reaches(pair.source, pair.target)]
-    scores = iter(translator.score([(pair.source, pair.target) for pair in fitting]))
+    fitting = [pair for pair in group if translator.reaches(pair.source, pair.target, **options)]
+    scores = iter(translator.score([(pair.source, pair.target) for pair in fitting], **options))
     for pair in group:
         if pair not in fitting:
             file, line = pair.origin

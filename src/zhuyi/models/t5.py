@@ -73,6 +73,16 @@ class T5Config:
             )
 
     @property
+    def source_vocab_size(self) -> int:
+        """Both sides have the same vocabulary."""
+        return self.vocab_size
+
+    @property
+    def target_vocab_size(self) -> int:
+        """Both sides have the same vocabulary."""
+        return self.vocab_size
+
+    @property
     def layer(self) -> LayerConfig:
         return LayerConfig(
             d_model=self.d_model,

@@ -58,6 +58,7 @@ class Predictor(Protocol):
 # A run of each task is used by one of these.
 PREDICTORS: dict[str, type[Predictor]] = {
     "translation": Translator,
+    "text-to-text": Translator,
     "language-modelling": Generator,
     "masked-language-modelling": WordFiller,
     "text-classification": Classifier,

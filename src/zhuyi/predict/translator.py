@@ -1,4 +1,4 @@
-"""A translation run in memory: texts to translations, their likelihood, and where the model looked."""
+"""A run from text to text in memory: texts to translations, their likelihood, and where the model looked."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +17,9 @@ from zhuyi.decoding.config import Constraint, DecodeConfig
 from zhuyi.errors import InputError
 from zhuyi.nn.maps import Maps
 from zhuyi.run_folder import RunFolder
+from zhuyi.tasks.mixture import prefix_ids
 from zhuyi.tasks.pair_data import load_tokenizers
-from zhuyi.tasks.translation import Translation, translate_texts
+from zhuyi.tasks.translation import Translation, forbid_beyond, translate_texts
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ class TextMaps:
 
 
 class Translator:
-    """A translation run in memory: `model` is the module, `config` what it was made from."""
+    """A run from text to text in memory: `model` is the module, `config` what it was made from.
+
+    Where a run does several tasks, `task` is the name of one; `prefix`, in its place, is what its sources begin with.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Translator:
         self.precision = precision
         self.source_tokenizer, self.target_tokenizer = tokenizers
         self._bos = self.target_tokenizer.signs.bos
+        self._decode: DecodeConfig = forbid_beyond(config.decode, self.target_tokenizer, config.model.target_vocab_size)
 
     @classmethod
     def from_folder(cls, model: nn.Module, config: RunConfig, folder: RunFolder, precision: str) -> Self:
@@ -87,6 +92,8 @@ class Translator:
         alpha: float | None = None,
         rule: Rule | None = None,
         seed: int = 1,
+        task: str | None = None,
+        prefix: str | None = None,
         constraint: Constraint | None = None,
         same_length: bool = False,
     ) -> list[Translation]:
@@ -110,6 +117,8 @@ class Translator:
                 alpha=alpha,
                 rule=rule,
                 seed=seed,
+                task=task,
+                prefix=prefix,
                 constraint=constraint,
                 same_length=same_length,
             )
@@ -124,6 +133,8 @@ class Translator:
         alpha: float | None = None,
         rule: Rule | None = None,
         seed: int = 1,
+        task: str | None = None,
+        prefix: str | None = None,
         constraint: Constraint | None = None,
         same_length: bool = False,
     ) -> Iterator[Translation]:
@@ -138,6 +149,7 @@ class Translator:
             self.target_tokenizer,
             texts,
             decode,
+            prefix=self.prefix(task, prefix),
             rule=rule,
             n_best=n_best,
             seed=seed,
@@ -147,7 +159,7 @@ class Translator:
         self, *, beam: int | None = None, alpha: float | None = None, constraint: Constraint | None = None
     ) -> DecodeConfig:
         """The run's search options, with those given here in their place."""
-        decode = self.config.decode
+        decode = self._decode
         try:
             return replace(
                 decode,
@@ -158,29 +170,55 @@ class Translator:
         except ValueError as error:
             raise InputError(str(error)) from None
 
-    def reaches(self, source: str, target: str) -> bool:
+    def prefix(self, task: str | None = None, prefix: str | None = None) -> list[int]:
+        """The ids that every source begins with.
+
+        Raises: InputError: both are given, or neither where the run does several tasks, or it has no such task.
+        """
+        known = self.config.data.prefixes
+        if task is not None and prefix is not None:
+            raise InputError("give a task or a prefix, not both")
+        if prefix is None and task is None and len(set(known.values())) > 1:
+            raise InputError(f"this run does several tasks: choose one by --task {' or '.join(known)}")
+        if task is not None and task not in known:
+            what = f"choose {' or '.join(known)}" if known else "leave --task out, or give a --prefix"
+            raise InputError(f"this run has no task '{task}'; {what}")
+        if prefix is None:
+            prefix = next(iter(known.values()), "") if task is None else known[task]
+        return prefix_ids(self.source_tokenizer, prefix)
+
+    def reaches(self, source: str, target: str, *, task: str | None = None, prefix: str | None = None) -> bool:
         """Whether both texts are within the model's positions."""
-        sides = self.source_tokenizer.encode(self._read(source)), self.target_tokenizer.encode(target)
+        sides = self._source_ids(source, task, prefix), self.target_tokenizer.encode(target)
         return max(map(len, sides)) <= self.model.max_len
 
     @torch.inference_mode()
-    def score(self, pairs: Sequence[tuple[str, str]], *, batch_rows: int = 16) -> list[PairScore]:
+    def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        task: str | None = None,
+        prefix: str | None = None,
+        batch_rows: int = 16,
+    ) -> list[PairScore]:
         """The model's probability of each given target.
 
         Raises: InputError: a side is longer than the model's positions.
         """
         scores: list[PairScore] = []
         for start in range(0, len(pairs), batch_rows):
-            scores += self._score_batch(pairs[start : start + batch_rows], start)
+            scores += self._score_batch(pairs[start : start + batch_rows], start, task, prefix)
         return scores
 
-    def _score_batch(self, pairs: Sequence[tuple[str, str]], start: int) -> list[PairScore]:
+    def _score_batch(
+        self, pairs: Sequence[tuple[str, str]], start: int, task: str | None, prefix: str | None
+    ) -> list[PairScore]:
         for i, pair in enumerate(pairs):
-            if not self.reaches(*pair):
+            if not self.reaches(*pair, task=task, prefix=prefix):
                 raise InputError(
                     f"pair {start + i + 1} is longer than the {self.model.max_len} tokens of the model; shorten it"
                 )
-        sources = [self.source_tokenizer.encode(self._read(source)) for source, _ in pairs]
+        sources = [self._source_ids(source, task, prefix) for source, _ in pairs]
         targets = [self.target_tokenizer.encode(target) for _, target in pairs]
         (src, src_mask), (expected, tgt_mask) = self._padded(sources), self._padded(targets)
         tgt = torch.cat([torch.full_like(expected[:, :1], self._bos), expected[:, :-1]], dim=1)
@@ -193,27 +231,37 @@ class Translator:
         ]
 
     @torch.inference_mode()
-    def attention(self, source: str, target: str | None = None, *, beam: int | None = None) -> TextMaps:
+    def attention(
+        self,
+        source: str,
+        target: str | None = None,
+        *,
+        beam: int | None = None,
+        task: str | None = None,
+        prefix: str | None = None,
+    ) -> TextMaps:
         """Where every head looks, over a text and its translation (found here where `target` is not given).
 
         Raises: InputError: the text is empty, or longer than the model's positions.
         """
         if target is None:
-            target = self.translate([source], beam=beam)[0].text
-        source = self._read(source)
-        sides = self.source_tokenizer.encode(source), self.target_tokenizer.encode(target)
+            target = self.translate([source], beam=beam, task=task, prefix=prefix)[0].text
+        sides = self._source_ids(source, task, prefix), self.target_tokenizer.encode(target)
         if min(map(len, sides)) < 2:
             raise InputError("there is nothing to attend to: the text or its translation is empty")
-        if not self.reaches(source, target):
+        if max(map(len, sides)) > self.model.max_len:
             raise InputError(f"the text is longer than the {self.model.max_len} tokens of the model; shorten it")
         maps = Maps()
         src, tgt = (self._padded([ids])[0] for ids in (sides[0], [self._bos, *sides[1][:-1]]))
         self.model.decoder_states(src, tgt, maps=maps)
         return TextMaps(
-            tuple(self.source_tokenizer.tokens(source)),
+            tuple(self.source_tokenizer.labels[i] for i in sides[0]),
             tuple(self.target_tokenizer.tokens(target)),
             {name: weights[0].float().cpu() for name, weights in maps.weights.items()},
         )
+
+    def _source_ids(self, source: str, task: str | None, prefix: str | None) -> list[int]:
+        return [*self.prefix(task, prefix), *self.source_tokenizer.encode(self._read(source))]
 
     def _read(self, source: str) -> str:
         """A source text in the characters that the run was trained on."""
@@ -228,7 +276,8 @@ class Translator:
 def _check_fit(config: RunConfig, tokenizers: tuple[Tokenizer, Tokenizer], folder: RunFolder) -> None:
     sizes = {"source": config.model.source_vocab_size, "target": config.model.target_vocab_size}
     for (side, wanted), tokenizer in zip(sizes.items(), tokenizers, strict=True):
-        if tokenizer.vocab_size != wanted:
+        beyond = wanted - tokenizer.vocab_size  # signs for what is no text, and what fills a vocabulary up
+        if beyond < config.data.sentinels or (beyond and not config.data.sentinels):
             raise InputError(
                 f"{folder.path}: the {side} tokenizer has {tokenizer.vocab_size:,} pieces but the model "
                 f"{wanted:,}; put back the tokenizer that the run was trained with"

@@ -6,9 +6,11 @@ from typing import Any
 from zhuyi.decoding.config import DecodeConfig, GenerationConfig
 from zhuyi.tasks.language_modelling import LanguageModellingTask
 from zhuyi.tasks.masked_language_modelling import MaskedLanguageModellingTask, MaskedTextConfig
+from zhuyi.tasks.mixture import MixtureConfig
 from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_classification import LabelledDataConfig, TextClassificationTask
 from zhuyi.tasks.text_data import TextDataConfig
+from zhuyi.tasks.text_to_text import TextToTextTask
 from zhuyi.tasks.translation import TranslationTask
 
 
@@ -37,6 +39,13 @@ TASKS: dict[str, TaskType] = {
         TranslationTask,
         scores=("bleu", "chrf", "loss"),
         commands=("translate", "evaluate", "score", "attention", "export"),
+        decode=DecodeConfig,
+    ),
+    "text-to-text": TaskType(
+        MixtureConfig,
+        TextToTextTask,
+        scores=("loss", "bleu", "chrf"),
+        commands=("translate", "evaluate", "score", "attention"),
         decode=DecodeConfig,
     ),
     "language-modelling": TaskType(

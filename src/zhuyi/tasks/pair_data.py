@@ -60,6 +60,16 @@ class PairDataConfig:
         if "-" in (*self.train, *self.valid, *self.test):
             raise ValueError("training needs to read its pairs more than once: give a file, not -")
 
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """What a source begins with, by the name of the task: there is one task, which needs no telling."""
+        return {}
+
+    @property
+    def sentinels(self) -> int:
+        """Ids of the vocabulary that stand for no text: there are none."""
+        return 0
+
     def describe(self) -> str:
         """The data in a line, for people."""
         return f"{self.source} to {self.target}: {', '.join(self.train)}"

@@ -33,6 +33,7 @@ from zhuyi.decoding import (
     run_in_lanes,
 )
 from zhuyi.decoding.config import DecodeConfig
+from zhuyi.errors import InputError
 from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.nn.embeddings import OutputProjection
 from zhuyi.nn.loss import projected_cross_entropy
@@ -152,12 +153,7 @@ class TranslationTask:
 
     def loss(self, model: TextToTextModel, batch: PairBatch, *, smoothing: float = 0.0) -> tuple[Tensor, Tensor, int]:
         """The summed loss to minimise, the summed negative log-likelihood, and how many tokens they are of."""
-        states = model.decoder_states(batch.src, batch.tgt, batch.src_mask, batch.tgt_mask)
-        real = states[batch.tgt_mask]  # (tokens, D)
-        table = model.output_projection
-        expected = batch.expected[batch.tgt_mask]
-        loss, nll = projected_cross_entropy(real, table.weight, expected, bias=table.bias, smoothing=smoothing)
-        return loss, nll, real.shape[0]
+        return target_loss(model, batch, smoothing)
 
     @torch.inference_mode()
     def evaluate(self, model: TextToTextModel) -> dict[str, Any]:
@@ -190,6 +186,16 @@ class TranslationTask:
         return translate_texts(model, self._data.source_tokenizer, self._data.target_tokenizer, texts, greedy)
 
 
+def target_loss(model: TextToTextModel, batch: PairBatch, smoothing: float) -> tuple[Tensor, Tensor, int]:
+    """Of the targets, given their sources: what to minimise, the negative log-likelihood, and of how many tokens."""
+    states = model.decoder_states(batch.src, batch.tgt, batch.src_mask, batch.tgt_mask)
+    real = states[batch.tgt_mask]  # (tokens, D)
+    table = model.output_projection
+    expected = batch.expected[batch.tgt_mask]
+    loss, nll = projected_cross_entropy(real, table.weight, expected, bias=table.bias, smoothing=smoothing)
+    return loss, nll, real.shape[0]
+
+
 @torch.inference_mode()
 def translate_texts(
     model: TextToTextModel,
@@ -199,6 +205,7 @@ def translate_texts(
     decode: DecodeConfig,
     *,
     rule: Rule | None = None,
+    prefix: Sequence[int] = (),
     n_best: int = 1,
     seed: int = 1,
 ) -> Iterator[Translation]:
@@ -209,16 +216,22 @@ def translate_texts(
     Under a `decode.constraint` only what is longer than the model's positions is cut.
 
     Args:   rule: the search's rule, where it is not the beam (or greedy) search of `decode`.
+            prefix: ids that every source begins with, each part of one that is cut too.
             n_best: how many translations to find: the first and `n_best - 1` alternatives.
             seed: what sampling draws from, together with each sentence.
+    Raises: InputError: the prefix leaves no room for a text.
     """
     rule = rule or _rule(decode, n_best)
-    limit = min(decode.longest_sentence or model.max_len - 1, model.max_len - 1)
+    room = model.max_len - 1 - len(prefix)
+    if room < 2:
+        raise InputError(f"a prefix of {len(prefix)} tokens leaves no room in the model's {model.max_len}; shorten it")
+    limit = min(decode.longest_sentence or room, room)
     forms = None if decode.constraint == "none" else Forms(decode.constraint, source_tokenizer, target_tokenizer)
     keep = forms.keep(decode.forbidden or ()) if forms else None
 
     def cut(line: str) -> Iterator[str | Sentence]:
-        return forms.parts(line, model.max_len - 1) if forms else _parts(line, source_tokenizer, limit)
+        parts = forms.parts(line, room) if forms else _parts(line, source_tokenizer, limit)
+        return (part if isinstance(part, str) else replace(part, ids=(*prefix, *part.ids)) for part in parts)
 
     searches = [
         open_search(model, rule, target_tokenizer.signs, decode.forbidden, renormalize=decode.renormalize, keep=keep)
@@ -251,7 +264,7 @@ def open_search(
     """
     device = next(model.parameters()).device
     signs = signs or Signs()
-    never = {signs.pad, signs.bos, signs.unk} - {signs.eos} if forbidden is None else forbidden
+    never = _never_written(signs) if forbidden is None else forbidden
     free = (Suppress(never), *((RepetitionGuard(signs.eos),) if guarded else ()))
     return Search(
         lambda requests: _begin(model, requests, device, signs.bos),
@@ -262,6 +275,19 @@ def open_search(
         stream=False,
         renormalize=renormalize,
     )
+
+
+def forbid_beyond(decode: DecodeConfig, tokenizer: Tokenizer, vocab_size: int) -> DecodeConfig:
+    """The same search, which never writes what a larger vocabulary than the tokenizer's has besides."""
+    beyond = range(tokenizer.vocab_size, vocab_size)
+    if not beyond:
+        return decode
+    never = _never_written(tokenizer.signs) if decode.forbidden is None else decode.forbidden
+    return replace(decode, forbidden=(*sorted(never), *beyond))
+
+
+def _never_written(signs: Signs) -> frozenset[int]:
+    return frozenset((signs.pad, signs.bos, signs.unk)) - {signs.eos}
 
 
 def _rule(decode: DecodeConfig, n_best: int) -> Rule:

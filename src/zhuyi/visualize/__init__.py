@@ -1,6 +1,8 @@
 """Pictures: attention maps, positions, training curves."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from zhuyi.errors import InputError
 from zhuyi.predict import Translator
@@ -21,11 +23,13 @@ def draw(
     layer: int | None = None,
     head: int | None = None,
     positions: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw where a model looks in a text, or its positions, into the kind of file that the name of `out` ends in.
 
     Args:   target: a translation of the text; None is the model's own.
             place: encoder, decoder or cross; of the positions, decoder means the target's.
+            options: `task` or `prefix`, as `Translator.attention` takes them.
             layer, head: from 1; None is the last layer, and the heads' mean beside each head.
     Raises: InputError: no text, no such place, layer or head, another kind of file, or the extra `plot` is missing.
     """
@@ -36,7 +40,7 @@ def draw(
     if text is None:
         raise InputError("there is no text to look into; give one, or --positions")
     draw_or_write = write_page if out.suffix.lower() == ".html" else draw_maps
-    draw_or_write(translator.attention(text, target), out, place=place, layer=layer, head=head)
+    draw_or_write(translator.attention(text, target, **(options or {})), out, place=place, layer=layer, head=head)
 
 
 def _check_file(out: Path, endings: tuple[str, ...]) -> None:
