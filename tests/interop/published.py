@@ -121,5 +121,108 @@ def randomize(model: torch.nn.Module, gain: float, scales: dict[str, float]) -> 
             scale = 0.3 if parameter.dim() == 1 else gain * parameter.shape[-1] ** -0.5
             for part, factor in scales.items():
                 scale *= factor if part in name else 1
-            is_gain = "norm.weight" in name or "LayerNorm.weight" in name
+            is_gain = parameter.dim() == 1 and name.endswith("weight")
             parameter.copy_(torch.randn_like(parameter) * scale + is_gain)
+
+
+def gpt2_folder(folder: Path, *, gain: float = 1.0, scales: dict[str, float] | None = None, **options: Any) -> Any:
+    """A GPT-2 of random weights in a folder as published; returns transformers' model."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra peers")
+    transformers.utils.logging.disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    size = write_byte_level(folder)
+    values: dict[str, Any] = {
+        "vocab_size": size, "n_embd": 28, "n_layer": 2, "n_head": 2, "n_positions": 61, "bos_token_id": size - 1,
+        "eos_token_id": size - 1,
+    }  # fmt: skip
+    torch.manual_seed(3)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**(values | options))).eval()
+    randomize(model, gain, scales or {})
+    model.save_pretrained(folder)
+    return model
+
+
+def write_byte_level(folder: Path) -> int:
+    """vocab.json and merges.txt of a small byte-level BPE; returns the size, the end sign last."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    library = Tokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False)
+    library.train_from_iterator([*TEXTS, " ".join(WORDS)] * 3, trainer)
+    model = json.loads(library.to_str())["model"]
+    vocab = model["vocab"] | {"<|endoftext|>": len(model["vocab"])}
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    merges = [" ".join(merge) for merge in model["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+    told = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "model_max_length": 61}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
+    return len(vocab)
+
+
+def bert_folder(folder: Path, architecture: str, *, gain: float = 1.0, **options: Any) -> Any:
+    """A BERT or DistilBERT of random weights in a folder as published; returns transformers' model."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra peers")
+    transformers.utils.logging.disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    distil = architecture.startswith("DistilBert")
+    size = write_wordpiece(folder, "DistilBertTokenizer" if distil else "BertTokenizer")
+    values: dict[str, Any] = {
+        "vocab_size": size, "hidden_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 37, "max_position_embeddings": 61,
+    }  # fmt: skip
+    if distil:
+        names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
+        names |= {"intermediate_size": "hidden_dim"}
+        values = {names.get(key, key): value for key, value in values.items()}
+    config = (transformers.DistilBertConfig if distil else transformers.BertConfig)(**(values | options))
+    torch.manual_seed(3)
+    model = getattr(transformers, architecture)(config).eval()
+    randomize(model, gain, {})
+    model.save_pretrained(folder)
+    return model
+
+
+def write_wordpiece(folder: Path, name: str, **told: Any) -> int:
+    """vocab.txt with BERT's signs where BERT has them, not first."""
+    letters = [*LETTERS.lower(), *"éà香港01"]
+    words = [w.lower() for w in WORDS]
+    pieces = ["[PAD]", *letters, "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *(f"##{c}" for c in letters), "##ing"]
+    pieces = list(dict.fromkeys(pieces))
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    values = {"tokenizer_class": name, "do_lower_case": True, "model_max_length": 61} | told
+    (folder / "tokenizer_config.json").write_text(json.dumps(values), encoding="utf-8")
+    return len(pieces)
+
+
+def t5_folder(
+    folder: Path,
+    *,
+    gain: float = 1.0,
+    scales: dict[str, float] | None = None,
+    form: str = "spiece.model",
+    **options: Any,
+) -> Any:
+    """A T5 of random weights in a folder as published; returns transformers' model."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra peers")
+    transformers.utils.logging.disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    signs = [("<pad>", 0.0, 3), ("</s>", 0.0, 3), ("<unk>", 0.0, 2)]
+    pieces = signs + [p for p in unigram_pieces() if p[2] == 1]
+    (folder / "spiece.model").write_bytes(sentencepiece_bytes(pieces))
+    told = {"tokenizer_class": "T5Tokenizer", "extra_ids": 7, "model_max_length": 61}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
+    values: dict[str, Any] = {
+        "vocab_size": len(pieces) + 7 + 4, "d_model": 28, "d_kv": 11, "d_ff": 37, "num_layers": 2,
+        "num_decoder_layers": 3, "num_heads": 3, "decoder_start_token_id": 0, "relative_attention_num_buckets": 10,
+        "relative_attention_max_distance": 17,
+    }  # fmt: skip
+    torch.manual_seed(3)
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**(values | options))).eval()
+    randomize(model, gain, scales or {})
+    model.save_pretrained(folder)
+    if form == "tokenizer.json":
+        transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+        (folder / "spiece.model").unlink()
+    return model

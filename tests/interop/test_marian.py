@@ -113,7 +113,7 @@ def test_texts_are_those_of_generate(rule: Rule, options: dict[str, Any], renorm
     import_run(tmp_path / "hf", tmp_path / "run")
     ours, tokenizer = zhuyi.load(tmp_path / "run"), transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     texts = sentences(200)
-    found = write_freely(ours, texts, rule, 20)
+    found = write_freely(ours, [ours.source_tokenizer.encode(text) for text in texts], rule, 20)
     expected = []
     for start in range(0, len(texts), 50):
         batch = tokenizer(texts[start : start + 50], return_tensors="pt", padding=True)

@@ -9,16 +9,23 @@ from typing import Any
 from zhuyi.atomic import new_folder
 from zhuyi.config import RunConfig, parse_config
 from zhuyi.errors import InputError
+from zhuyi.interop.bert import read_bert
+from zhuyi.interop.gpt2 import read_gpt2
 from zhuyi.interop.hub import fetch
 from zhuyi.interop.marian import read_marian
 from zhuyi.interop.probe import Comparison, compare
 from zhuyi.interop.published_folder import Imported, PublishedFolder
+from zhuyi.interop.t5 import read_t5
 from zhuyi.models import MODELS
 from zhuyi.run_folder import RunFolder, named_weights
 
 # By what a config.json calls its `model_type`.
 FAMILIES: dict[str, Callable[[PublishedFolder], Imported]] = {
     "marian": read_marian,
+    "gpt2": read_gpt2,
+    "bert": read_bert,
+    "distilbert": read_bert,
+    "t5": read_t5,
 }
 # How a run goes on learning, unless told otherwise: little, for it knows something already.
 FINE_TUNING = {

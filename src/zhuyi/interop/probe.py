@@ -1,17 +1,19 @@
 """A run beside the published model it was made from, both on the same few texts."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zhuyi.decoding import Greedy, Request, Rule, run
+from zhuyi.data.tokenizers import Tokenizer
+from zhuyi.decoding import Greedy, Request, Rule, Search, run
 from zhuyi.interop.published_folder import PublishedFolder
-from zhuyi.predict import Translator, load
+from zhuyi.predict import Classifier, Generator, Translator, WordFiller, load
 from zhuyi.run_folder import RunFolder
+from zhuyi.tasks.continuation import begin
 from zhuyi.tasks.translation import open_search
 
 TEXTS = (
@@ -72,29 +74,100 @@ def translator_probe(ours: Translator, folder: PublishedFolder) -> Comparison:
 
     model = AutoModelForSeq2SeqLM.from_pretrained(folder.path, dtype=torch.float32).eval()
     config = ours.config.model
-    sizes = [getattr(config, key, None) or config.vocab_size for key in ("source_vocab_size", "target_vocab_size")]
-    generator = torch.Generator().manual_seed(1)
-    src, tgt = (torch.randint(size, (3, 7 + 2 * i), generator=generator) for i, size in enumerate(sizes))
-    mask = torch.arange(7) < torch.tensor([7, 4, 1])[:, None]
-    theirs = model(input_ids=src, attention_mask=mask.long(), decoder_input_ids=tgt).logits
+    src, mask = some_ids(config.source_vocab_size, 1)
+    tgt, _ = some_ids(config.target_vocab_size, 2)
+    # Without a cache: theirs has no place for a decoder that is deeper than its encoder.
+    theirs = model(input_ids=src, attention_mask=mask.long(), decoder_input_ids=tgt, use_cache=False).logits
     difference = checked_difference(ours.model(src, tgt, mask), theirs)
     tokenizer = their_tokenizer(folder)
     if tokenizer is None:
         return Comparison(difference)
     model.generation_config.forced_eos_token_id = None  # it would take the place of a cut text's last token
-    written = write_freely(ours, TEXTS, Greedy(), NEW_TOKENS)
+    rows = [checked_ids(ours.source_tokenizer, tokenizer, text)[-ours.model.max_len :] for text in TEXTS]
     same = 0
-    for text, found in zip(TEXTS, written, strict=True):
-        ids = tokenizer(text).input_ids
-        if ids != ours.source_tokenizer.encode(text):
-            raise ArithmeticError(f"the tokenizer cuts {text!r} into {ours.source_tokenizer.encode(text)}, not {ids}")
-        row = model.generate(torch.tensor([ids]), num_beams=1, do_sample=False, max_new_tokens=NEW_TOKENS)[0]
+    for ids, found in zip(rows, write_freely(ours, rows, Greedy(), NEW_TOKENS), strict=True):
+        row = model.generate(
+            torch.tensor([ids]), num_beams=1, do_sample=False, max_new_tokens=NEW_TOKENS, use_cache=False
+        )[0]
         same += tokenizer.decode(row, skip_special_tokens=True).strip() == found.strip()
     return Comparison(difference, texts=(same, len(TEXTS)))
 
 
-def write_freely(ours: Translator, texts: Any, rule: Rule, max_new_tokens: int) -> list[str]:
-    """What a search writes where no guard steps in, as in other libraries."""
+def generator_probe(ours: Generator, folder: PublishedFolder) -> Comparison:
+    """Logits of a decoder, the ids of texts, and how greedy search continues them."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder.path, dtype=torch.float32).eval()
+    ids, mask = some_ids(ours.config.model.vocab_size, 1)
+    theirs = model(input_ids=ids, attention_mask=mask.long()).logits
+    difference = checked_difference(ours.model(ids, mask)[mask], theirs[mask])
+    tokenizer = their_tokenizer(folder)
+    if tokenizer is None:
+        return Comparison(difference)
+    reach = max(1, ours.model.max_len - NEW_TOKENS)
+    rows = [checked_ids(ours.tokenizer, tokenizer, text, ends=False)[:reach] for text in TEXTS]
+    same = 0
+    for prompt, found in zip(rows, continue_freely(ours, rows, Greedy(), NEW_TOKENS), strict=True):
+        row = model.generate(
+            torch.tensor([prompt]),
+            num_beams=1,
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            pad_token_id=ours.tokenizer.signs.eos,
+        )[0]
+        same += tokenizer.decode(row[len(prompt) :], skip_special_tokens=True) == found
+    return Comparison(difference, texts=(same, len(TEXTS)))
+
+
+def encoder_probe(ours: WordFiller | Classifier, folder: PublishedFolder) -> Comparison:
+    """Hidden states of an encoder, what its heads say of them, and the ids of texts."""
+    import transformers
+
+    config = ours.config.model
+    name = (folder.config.get("architectures") or ["AutoModel"])[0]
+    model = getattr(transformers, name).from_pretrained(folder.path, dtype=torch.float32).eval()
+    ids, mask = some_ids(config.vocab_size, 1)
+    segments = (torch.arange(ids.shape[1]) > 2).long().expand_as(ids) if config.num_segments else None
+    options = {} if segments is None else {"token_type_ids": segments}
+    theirs = model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, **options)
+    hidden = ours.model(ids, mask, segments)
+    pairs = [(hidden[mask], theirs.hidden_states[-1][mask])]
+    if config.num_labels:
+        pairs.append((ours.model.classifier(ours.model.pooler(hidden)), theirs.logits))
+    elif config.masked_word_head:
+        logits = theirs.prediction_logits if config.next_sentence_head else theirs.logits
+        pairs.append((ours.model.masked_word_head(hidden)[mask], logits[mask]))
+    difference = max(checked_difference(own, other) for own, other in pairs)
+    tokenizer = their_tokenizer(folder)
+    if tokenizer is not None:
+        for text in TEXTS:
+            checked_ids(ours.tokenizer, tokenizer, text)
+    return Comparison(difference)
+
+
+def some_ids(vocab_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Ids of three rows and where they are real. Shape: each (3, T)."""
+    length = 7 + 2 * seed
+    ids = torch.randint(vocab_size, (3, length), generator=torch.Generator().manual_seed(seed))
+    return ids, torch.arange(length) < torch.tensor([length, 4, 1])[:, None]
+
+
+def checked_ids(ours: Tokenizer, theirs: Any, text: str, *, ends: bool = True) -> list[int]:
+    """A text's ids, the same by both tokenizers.
+
+    Args:   ends: whether theirs too puts an end sign behind it (and perhaps a begin sign before it).
+    Raises: ArithmeticError: they differ.
+    """
+    ids: list[int] = theirs(text).input_ids
+    found = ours.encode(text)
+    found = found if ends else found[:-1]
+    if ids != found and ids != [ours.signs.bos, *found]:
+        raise ArithmeticError(f"the run cuts {text!r} into {found}, and transformers into {ids}; nothing was written")
+    return ids
+
+
+def write_freely(ours: Translator, rows: Sequence[Sequence[int]], rule: Rule, max_new_tokens: int) -> list[str]:
+    """What a search writes of the ids of some texts where no guard steps in, as in other libraries."""
     decode = ours.config.decode
     search = open_search(
         ours.model,
@@ -104,9 +177,22 @@ def write_freely(ours: Translator, texts: Any, rule: Rule, max_new_tokens: int) 
         guarded=False,
         renormalize=decode.renormalize,
     )
-    requests = [Request(i, tuple(ours.source_tokenizer.encode(text)), max_new_tokens) for i, text in enumerate(texts)]
+    return _texts(search, rows, ours.target_tokenizer, max_new_tokens)
+
+
+def continue_freely(ours: Generator, rows: Sequence[Sequence[int]], rule: Rule, max_new_tokens: int) -> list[str]:
+    """The same of a model that continues texts."""
+    signs = ours.tokenizer.signs
+    search = Search(lambda some: begin(ours.model, some, torch.device("cpu")), ours.model.step, rule, eos_id=signs.eos)
+    return _texts(search, rows, ours.tokenizer, max_new_tokens)
+
+
+def _texts(search: Search, rows: Sequence[Sequence[int]], tokenizer: Tokenizer, max_new_tokens: int) -> list[str]:
+    requests = [Request(i, tuple(row), max_new_tokens) for i, row in enumerate(rows)]
     found = {event.id: event.hypotheses[0] for event in run(search, requests, max_rows=64) if event.hypotheses}
-    return [ours.target_tokenizer.decode(found[i].tokens) for i in range(len(found))]
+    # A vocabulary may be larger than its tokenizer, and then all of it can be written here.
+    kept = ([token for token in found[i].tokens if token < tokenizer.vocab_size] for i in range(len(rows)))
+    return [tokenizer.decode(tokens) for tokens in kept]
 
 
 def checked_difference(ours: Tensor, theirs: Tensor) -> float:
@@ -140,4 +226,8 @@ def their_tokenizer(folder: PublishedFolder) -> Any:
 
 PROBES: dict[str, Callable[[Any, PublishedFolder], Comparison]] = {
     "marian": translator_probe,
+    "t5": translator_probe,
+    "gpt2": generator_probe,
+    "bert": encoder_probe,
+    "distilbert": encoder_probe,
 }

@@ -18,7 +18,7 @@ from zhuyi.run_folder import read_tensors
 NEVER_MATTERS = (
     "architectures model_type transformers_version dtype torch_dtype _name_or_path name_or_path _num_labels id2label "
     "label2id use_cache return_dict output_hidden_states output_attentions torchscript tokenizer_class "
-    "task_specific_params finetuning_task gradient_checkpointing chunk_size_feed_forward problem_type model_max_length "
+    "task_specific_params finetuning_task gradient_checkpointing chunk_size_feed_forward model_max_length "
     "initializer_range initializer_factor use_return_dict _attn_implementation attn_implementation n_special save_step "
     "_from_model_config _commit_hash"
 )
@@ -113,6 +113,21 @@ class PublishedFolder:
         if not isinstance(values, dict):
             raise InputError(f"{path}: holds no JSON object")
         return values
+
+    def json_list(self, name: str) -> list[dict[str, Any]]:
+        """A JSON file's list of objects."""
+        values = json.loads((self.path / name).read_text(encoding="utf-8"))
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise InputError(f"{self.path / name}: holds no list of JSON objects")
+        return values
+
+    def check_architecture(self, known: str) -> None:
+        """Raise InputError where the model is none of these (names with spaces between): it has another head, say."""
+        for name in self.config.get("architectures") or []:
+            if name not in known.split():
+                raise InputError(
+                    f"{self.config_path}: a {name} cannot be imported; what can be is {', '.join(known.split())}"
+                )
 
     def generation(self) -> dict[str, Any]:
         """How the model is said to write, from wherever it is said."""
