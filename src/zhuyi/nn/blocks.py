@@ -58,10 +58,10 @@ class Residual(nn.Module):
         if self.norm_first:
             return x + self.dropout(sublayer(self.norm(x)))
         y = self.dropout(sublayer(x))
-        library = kernels.library_for(x, y, self.norm.weight) if isinstance(self.norm, nn.LayerNorm) else None
-        if library is not None:
-            return kernels.add_norm(library, x, y, self.norm.weight, self.norm.bias, self.norm.eps)
-        return self.norm(x + y)
+        norm = self.norm
+        if isinstance(norm, nn.LayerNorm) and (library := kernels.library_for(x, y, norm.weight)) is not None:
+            return kernels.add_norm(library, x, y, norm.weight, norm.bias, norm.eps)
+        return norm(x + y)
 
 
 def _self_attention(c: LayerConfig) -> SelfAttention:
