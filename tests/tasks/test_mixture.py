@@ -287,6 +287,16 @@ def test_the_defaults_are_the_papers() -> None:
     assert (config.span_share, config.mean_span, config.sentinels, config.segment_len) == (0.15, 3.0, 100, 568)
 
 
+def test_a_part_is_what_the_data_of_a_translation_is() -> None:
+    config = MixtureConfig(valid_size=7, disjoint=True, max_len=33, tokenizer=TokenizerConfig("character"))
+    found = config.pairs_of(replace(PAIRS, valid=("v",), test=("t",), columns=(3, 2), target="zh"))
+    assert (found.train, found.valid, found.test, found.columns) == (("a.tsv",), ("v",), ("t",), (3, 2))
+    assert (found.target, found.valid_size, found.disjoint, found.max_len) == ("zh", 7, True, 33)
+    assert found.tokenizer.kind == "character"
+    text = config.text_of(replace(SPANS, documents="line"))
+    assert (text.train, text.documents, text.valid_share) == (("a.txt",), "line", 0.02)
+
+
 def test_files_of_all_parts() -> None:
     parts = (replace(PAIRS, valid=("v",), test=("t",)), replace(SPANS, test=("u",)))
     config = MixtureConfig(mixture=parts)

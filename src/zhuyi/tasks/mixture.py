@@ -70,6 +70,7 @@ class MixtureConfig:
     """The parts of a mixture and how they become ids; without parts, those of an imported model.
 
     Args:   valid_size: pairs held out of a part where it has no `valid`.
+            disjoint: leave out of a part's `train` what shares a sentence with its `valid` or `test`.
             valid_share: the last part of a plain text, held out likewise.
             max_len: tokens of a side, end sign included; longer pairs are left out, and texts are cut to fit.
             span_share, mean_span: how much of a text is taken away, and how many tokens at a time.
@@ -78,6 +79,7 @@ class MixtureConfig:
 
     mixture: tuple[MixturePart, ...] = ()
     valid_size: int = 500
+    disjoint: bool = False
     valid_share: float = 0.02
     max_len: int = 128
     span_share: float = 0.15
@@ -143,6 +145,7 @@ class MixtureConfig:
             valid=part.valid,
             test=part.test,
             columns=part.columns,
+            disjoint=self.disjoint,
             valid_size=self.valid_size,
             max_len=self.max_len,
             tokenizer=self.tokenizer,
