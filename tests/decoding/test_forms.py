@@ -53,7 +53,7 @@ def check(form, hypothesis):
 @given(seed=st.integers(0, 99), lines=st.lists(forms(), min_size=1, max_size=7), rule=RULES)
 def test_every_hypothesis_has_the_form_of_its_request(toys, seed, lines, rule):
     decoder = toys.Decoder(VOCAB_SIZE, seed, sharpness=9.0)
-    search = toys.search(decoder, rule, filters=(KeepForm(EOS_ID, CHOICES, VOCAB_SIZE), RepetitionGuard(EOS_ID)))
+    search = toys.search(decoder, rule, filters=(KeepForm(EOS_ID, CHOICES), RepetitionGuard(EOS_ID)))
     requests = [request(i, form) for i, form in enumerate(lines)]
     found = toys.results(run(search, requests, max_rows=3 * rule.width))
     assert found.keys() == set(range(len(lines)))
@@ -66,7 +66,7 @@ def test_every_hypothesis_has_the_form_of_its_request(toys, seed, lines, rule):
 @given(seed=st.integers(0, 99), form=forms(distinct=True))
 def test_a_beam_finds_several_where_there_are_several(toys, seed, form):
     decoder = toys.Decoder(VOCAB_SIZE, seed)
-    found = toys.alone(decoder, Beam(3, n_best=3), request(0, form), filters=(KeepForm(EOS_ID, CHOICES, VOCAB_SIZE),))
+    found = toys.alone(decoder, Beam(3, n_best=3), request(0, form), filters=(KeepForm(EOS_ID, CHOICES),))
     chosen = any(fixed is None for fixed in form.fixed)
     assert len({hypothesis.tokens for hypothesis in found}) == len(found) == (3 if chosen else 1)
 
@@ -80,7 +80,7 @@ def test_no_hypothesis_gets_stuck_where_choices_run_out(toys, seed, form, choice
     left = choices - set(form.barred)
     for rule in (Greedy(), Beam(3), Sampling(samples=2)):
         decoder = toys.Decoder(VOCAB_SIZE, seed)
-        keep = KeepForm(EOS_ID, choices, VOCAB_SIZE)
+        keep = KeepForm(EOS_ID, choices)
         for hypothesis in toys.alone(decoder, rule, request(0, form), filters=(keep,)):
             tokens = hypothesis.tokens
             assert hypothesis.finished
@@ -96,7 +96,7 @@ def test_what_is_chosen_is_the_likeliest_of_what_is_left(toys):
     decoder = toys.Decoder(VOCAB_SIZE, seed=5)
     form = Form((None, 4, None, None, None), (0, 1, 2, 0, 4), barred=(9, 12), distinct=True)
     wanted = request(0, form)
-    (found,) = toys.alone(decoder, Greedy(), wanted, filters=(KeepForm(EOS_ID, CHOICES, VOCAB_SIZE),))
+    (found,) = toys.alone(decoder, Greedy(), wanted, filters=(KeepForm(EOS_ID, CHOICES),))
     written = []
     for token in found.tokens:
         log_probs = decoder.log_probs(wanted, written)[-1]
@@ -109,7 +109,7 @@ def test_what_is_chosen_is_the_likeliest_of_what_is_left(toys):
 
 
 def test_requests_without_a_form_are_let_be(toys):
-    decoder, keep = toys.Decoder(VOCAB_SIZE, seed=4), KeepForm(EOS_ID, CHOICES, VOCAB_SIZE)
+    decoder, keep = toys.Decoder(VOCAB_SIZE, seed=4), KeepForm(EOS_ID, CHOICES)
     free, bound = Request(0, 0, 9), request(1, Form((None, 5), (0, 1)))
     found = toys.results(run(toys.search(decoder, Beam(3), filters=(keep,)), [free, bound], max_rows=6))
     assert found[0] == toys.alone(decoder, Beam(3), free)
@@ -119,7 +119,7 @@ def test_requests_without_a_form_are_let_be(toys):
 def test_the_guard_against_loops_lets_a_form_be(toys):
     """A line of one character, eight times and more, is answered by one character as often."""
     form = Form((None,) * 12, (0,) * 12)
-    filters = (KeepForm(EOS_ID, CHOICES, VOCAB_SIZE), RepetitionGuard(EOS_ID, every=1))
+    filters = (KeepForm(EOS_ID, CHOICES), RepetitionGuard(EOS_ID, every=1))
     for order in (filters, filters[::-1]):
         (found,) = toys.alone(toys.Decoder(VOCAB_SIZE), Greedy(), request(0, form), filters=order)
         assert len(found.tokens) == 12
@@ -130,7 +130,7 @@ def test_only_the_forms_own_rows_are_changed():
     rows = Rows(2, torch.device("cpu"))
     rows.join([Request(0, None, 9), request(1, Form((None,), (0,), barred=(8, 9)))])
     logits = torch.zeros(4, VOCAB_SIZE)
-    KeepForm(EOS_ID, CHOICES, VOCAB_SIZE)(logits, rows)
+    KeepForm(EOS_ID, CHOICES)(logits, rows)
     assert logits[:2].eq(0).all()
     assert logits[2:].eq(0).nonzero()[:, 1].tolist() == [*CHOICES[2:], *CHOICES[2:]]
 
@@ -141,8 +141,8 @@ def test_only_the_forms_own_rows_are_changed():
         (lambda: Form((None, None), (0,)), "fixed has 2 positions, same_as 1"),
         (lambda: Form((None, None), (1, 1)), "position 0 cannot repeat position 1"),
         (lambda: Form((None,), (-1,)), "position 0 cannot repeat position -1"),
-        (lambda: KeepForm(EOS_ID, [], VOCAB_SIZE), "at least one id"),
-        (lambda: KeepForm(EOS_ID, [EOS_ID, 5], VOCAB_SIZE), "not the end sign 2"),
+        (lambda: KeepForm(EOS_ID, []), "at least one id"),
+        (lambda: KeepForm(EOS_ID, [EOS_ID, 5]), "not the end sign 2"),
     ],
 )
 def test_what_cannot_be_is_refused(make, said):

@@ -169,12 +169,11 @@ class KeepForm:
     Args:   choices: the ids that may be chosen where the form fixes none; at least one, and not the end sign.
     """
 
-    def __init__(self, eos_id: int, choices: Iterable[int], vocab_size: int) -> None:
+    def __init__(self, eos_id: int, choices: Iterable[int]) -> None:
         self._eos_id, self._choices = eos_id, frozenset(choices)
         if not self._choices or eos_id in self._choices:
             raise ValueError(f"choices: expected at least one id and not the end sign {eos_id}, got {self._choices}")
-        self._never = torch.ones(vocab_size, dtype=torch.bool)  # (V,)
-        self._never[sorted(self._choices)] = False
+        self._ids = torch.tensor(sorted(self._choices))
 
     def __call__(self, logits: Tensor, rows: Rows) -> None:
         """Leave to each row what its form allows at its next position."""
@@ -214,8 +213,6 @@ class KeepForm:
     def _bar(self, logits: Tensor, chosen: list[int], rows: Rows) -> None:
         """Forbid what may not be chosen. Shape: C rows of R."""
         device = logits.device
-        if self._never.device != device:
-            self._never = self._never.to(device)
         forms = [form for row in chosen if (form := rows.requests[row].form) is not None]
         longest = max(len(form.barred) for form in forms)
         padded = [form.barred + (self._eos_id,) * (longest - len(form.barred)) for form in forms]
@@ -223,7 +220,9 @@ class KeepForm:
         distinct = torch.tensor([form.distinct for form in forms], device=device)[:, None]
         # The end sign is barred anyway, so it fills places.
         written = written.masked_fill((written < 0) | ~distinct, self._eos_id)
-        mask = self._never.repeat(len(chosen), 1)  # (C, V)
+        never = torch.ones(logits.shape[1], dtype=torch.bool, device=device)
+        never[self._ids.to(device)] = False
+        mask = never.repeat(len(chosen), 1)  # (C, V)
         for ids in (torch.tensor(padded, dtype=torch.int64, device=device), written):
             narrower = mask.scatter(1, ids, True)
             mask = torch.where(narrower.all(1, keepdim=True), mask, narrower)

@@ -61,8 +61,7 @@ class Forms:
 
     def keep(self, forbidden: Sequence[int] = ()) -> KeepForm:
         """The filter that holds a search to the forms."""
-        choices = set(self._answers).difference(forbidden)
-        return KeepForm(self._target.signs.eos, choices, self._target.vocab_size)
+        return KeepForm(self._target.signs.eos, set(self._answers).difference(forbidden))
 
     def parts(self, line: str, longest: int) -> Iterator[str | Sentence]:
         """Cut a line into stretches of at most `longest` characters; one with nothing to answer stays as it is."""
