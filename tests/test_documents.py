@@ -13,7 +13,7 @@ import pytest
 from zhuyi.config import TrainConfig
 from zhuyi.data.pairs import CleaningRules
 from zhuyi.data.tokenizers import TokenizerConfig
-from zhuyi.decoding.config import DecodeConfig
+from zhuyi.decoding.config import DecodeConfig, GenerationConfig
 from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_data import TextDataConfig
 from zhuyi.training.automatic import SIZES, Size
@@ -85,6 +85,7 @@ def test_examples_are_compared(text: str, wrong: int) -> None:
     [
         ("training", TrainConfig),
         ("decoding", DecodeConfig),
+        ("generation", GenerationConfig),
         ("data", PairDataConfig),
         ("data", TextDataConfig),
         ("data", CleaningRules),
