@@ -121,7 +121,7 @@ def draw_maps(
     main, heads = maps.head(layer, head), maps.layer(layer)
     title, reading = _TITLES[maps.place]
     of_layer = f"layer {layer or len(maps.layers)} of {len(maps.layers)}"
-    of_head = f"mean of {len(heads)} heads" if head is None else f"head {head} of {len(heads)}"
+    of_head = f"mean of {len(heads)} heads" if head is None and len(heads) > 1 else f"head {head or 1} of {len(heads)}"
     with figures.style():
         _draw(
             main,
