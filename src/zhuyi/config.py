@@ -5,7 +5,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from zhuyi.errors import InputError
 from zhuyi.models import MODELS
+from zhuyi.nn.lora import LoraConfig
 from zhuyi.tasks import TASKS
 
 
@@ -64,6 +65,7 @@ class TrainConfig:
     max_nonfinite: int = 5
     threads: int = 0
     init: str = ""
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
         if not (self.max_steps or self.max_epochs or self.max_minutes):
@@ -79,6 +81,10 @@ class TrainConfig:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         self._check_final_rate()
+        if self.lora.rank and not self.init:
+            raise ValueError("lora.rank is set, but adapters need a trained model to stand beside: set init")
+        if self.lora.rank and self.sharding != "none":
+            raise ValueError(f"lora.rank is set, and sharding = {self.sharding}: the two do not go together")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing lies in [0, 1), got {self.label_smoothing}")
         if not all(0 <= beta < 1 for beta in self.betas):

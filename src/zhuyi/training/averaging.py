@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zhuyi.config import TrainConfig
+from zhuyi.nn.lora import merged
 from zhuyi.run_folder import RunFolder, set_weights
 
 
@@ -69,5 +70,5 @@ def publish_average(
         scored.append(evaluate(model)[0])
     winner = max(range(len(candidates)), key=lambda i: (monitored(scored[i]), -i))
     set_weights(model, candidates[winner], folder.path)
-    folder.write_weights(candidates[winner])
+    folder.write_weights(merged(candidates[winner], config.lora))
     return scored[winner]

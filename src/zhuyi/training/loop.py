@@ -21,6 +21,7 @@ from zhuyi.errors import InputError
 from zhuyi.machine import choose_precision, peak_memory_gib
 from zhuyi.metrics import LOWER_IS_BETTER
 from zhuyi.models import MODELS
+from zhuyi.nn.lora import adapt, merged
 from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
 from zhuyi.tasks import TASKS
 from zhuyi.training.averaging import best_first, kept_steps, publish_average
@@ -103,7 +104,11 @@ class _Training:
         self.progress = self._progress(checkpoint)
         # What does not fit one device is put together in the machine's memory, and moved as it is cut into shards.
         self.model = build_model(self.config, "cpu" if self.is_sharded else processes.device)
-        self._set_weights(checkpoint)
+        if self.settings.lora.rank and not checkpoint:
+            self._set_weights(None)
+        self._adapt()
+        if not self.settings.lora.rank or checkpoint:
+            self._set_weights(checkpoint)
         self.own_loss, self.loss, self.optimizer = self._distribute()
         if checkpoint:
             self.optimizer.load(checkpoint.optimizer)
@@ -258,7 +263,8 @@ class _Training:
             folder, progress = self.folder, self.progress
             folder.write_checkpoint(Checkpoint(weights, moments, dataclasses.asdict(progress)))
             if progress.evaluations and progress.evaluations[-1][0] == progress.step:
-                folder.write_weights(folder.read_checkpoint_weights(best_first(progress.evaluations)[0]))
+                best = folder.read_checkpoint_weights(best_first(progress.evaluations)[0])
+                folder.write_weights(merged(best, self.settings.lora))
                 self.log.draw_curves()
             folder.thin_checkpoints(kept_steps(progress.evaluations, self.settings))
         self.processes.wait()
@@ -321,6 +327,18 @@ class _Training:
             self.folder.thin_checkpoints(kept_steps(progress.evaluations, self.settings))  # a kill came before
             self.folder.cut_metrics(int(progress.evaluations[-1][0]) if progress.evaluations else 0)
         return progress
+
+    def _adapt(self) -> None:
+        """Adapters beside the weights, where these are to stand still."""
+        if not self.settings.lora.rank:
+            return
+        torch.manual_seed(self.settings.seed)
+        try:
+            adapted = adapt(self.model, self.settings.lora)
+        except ValueError as error:
+            raise InputError(f"train.lora.targets: {error}") from None
+        learning = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        self.log.say(f"{learning:,} weights learn, beside {len(adapted)} matrices; all others stand still.")
 
     def _set_weights(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint:

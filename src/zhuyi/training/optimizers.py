@@ -19,9 +19,9 @@ class MasterAdam:
     """
 
     def __init__(self, model: nn.Module, compute: nn.Module, config: TrainConfig) -> None:
-        self._names = [name for name, _ in model.named_parameters()]
-        self._masters = [parameter for _, parameter in model.named_parameters()]
-        self._computed = [parameter for _, parameter in compute.named_parameters()]
+        self._names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self._masters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._computed = [parameter for parameter in compute.parameters() if parameter.requires_grad]
         self._is_copy = model is not compute
         self._master_of: dict[Tensor, Tensor] = dict(zip(self._computed, self._masters, strict=True))
         self._is_begun = False  # whether the masters hold gradients of this step's earlier micro-batches,
