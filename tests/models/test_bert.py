@@ -101,7 +101,7 @@ def test_the_word_heads_table_is_the_embeddings_where_tied() -> None:
     tied, untied = (Bert(replace(CONFIG, tie_embeddings=tie)) for tie in (True, False))
     assert tied.masked_word_head is not None and untied.masked_word_head is not None
     assert tied.masked_word_head.output_projection.weight is tied.token_embedding.weight
-    assert not torch.equal(untied.masked_word_head.output_projection.weight, untied.token_embedding.weight)
+    assert untied.masked_word_head.output_projection.weight is not untied.token_embedding.weight
 
 
 def test_heads_that_were_not_asked_for_are_not_there() -> None:
@@ -122,6 +122,17 @@ def test_dropout_falls_on_embeddings_and_on_the_classifier_by_its_own_rate() -> 
     model = Bert(replace(config, num_layers=1, dropout=0.5)).train()
     model.encoder_layers = nn.ModuleList()
     assert int((model(ids) == 0).sum()) > 20  # of the embeddings themselves
+
+
+def test_the_pooler_reads_the_first_token_or_the_mean_of_the_real_ones() -> None:
+    model = randomised(Bert(replace(CONFIG, pooling="mean", pooler_activation="relu")))
+    x = torch.randn(2, 7, 15)
+    means = torch.stack([x[0].mean(dim=0), x[1, :4].mean(dim=0)])
+    expected = torch.relu(means @ model.pooler.linear.weight.T + model.pooler.linear.bias)
+    torch.testing.assert_close(model.pooler(x, REAL), expected)
+    torch.testing.assert_close(model.pooler(x[:1]), expected[:1])
+    first = randomised(Bert(CONFIG)).pooler
+    assert torch.equal(first(x, REAL), first(x[:, :1]))
 
 
 def test_weights_begin_narrow_and_biases_at_zero() -> None:

@@ -34,11 +34,11 @@ def encoder_vocab_size(tokenizer: Tokenizer) -> int:
     return max(tokenizer.vocab_size, mask_id(tokenizer) + 1)
 
 
-def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of texts without any sign around them."""
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str], *, normalized: bool = False) -> list[list[int]]:
+    """The ids of texts, which may be `normalized` already, without any sign around them."""
     signs = tokenizer.signs
     found = []
-    for ids in tokenizer.encode_batch(texts):
+    for ids in tokenizer.encode_batch(texts, normalized=normalized):
         ids = ids[:-1] if ids and ids[-1] == signs.eos else ids
         found.append(ids[1:] if ids and ids[0] == signs.bos else ids)  # an imported one may begin with its sign
     return found

@@ -119,13 +119,17 @@ class Tokenizer:
         if self._imported:
             library.encode_special_tokens = True  # nobody writes "</s>" into a text and ends it by that
 
+    def normalize(self, text: str) -> str:
+        """Give the form in which a text is cut: the one normal form; the text itself where the library has its own."""
+        return text if self._imported else normalize(text)
+
     def encode(self, text: str) -> list[int]:
         """Normalise a text and return its ids, the end sign last."""
-        return self._to_ids(self._library.encode(_writable(text if self._imported else normalize(text))))
+        return self._to_ids(self._library.encode(_writable(self.normalize(text))))
 
     def encode_batch(self, texts: Sequence[str], *, normalized: bool = False) -> list[list[int]]:
         """Encode many texts on all cores; `normalized` skips the normalisation of texts that have had it."""
-        ready = [_writable(text if normalized or self._imported else normalize(text)) for text in texts]
+        ready = [_writable(text if normalized else self.normalize(text)) for text in texts]
         # The fast way leaves the pieces out.
         encode = self._library.encode_batch_fast if self._ids is None else self._library.encode_batch
         return [self._to_ids(encoding) for encoding in encode(ready)]

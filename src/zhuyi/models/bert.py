@@ -25,7 +25,8 @@ class BertConfig:
 
     Args:   norm_epsilon: of every layer normalisation.
             num_segments: 2 tells the sentences of a pair apart; 0 has no segments, as DistilBERT.
-            pooler: whether the first token's state goes through a layer of its own before it is classified.
+            pooler: whether a text's state goes through a layer of its own before it is classified.
+            pooling: that state is the first token's, as published, or the mean of all, which learns from fewer texts.
             pooler_activation: of that layer; DistilBERT's is `relu`.
             masked_word_head: whether there is one that fills in words.
             tie_embeddings: its table is that of the token embedding.
@@ -46,6 +47,7 @@ class BertConfig:
     max_len: int = 512
     num_segments: int = 2
     pooler: bool = False
+    pooling: Literal["first", "mean"] = "first"
     pooler_activation: Literal["tanh", "relu"] = "tanh"
     masked_word_head: bool = False
     tie_embeddings: bool = True
@@ -112,8 +114,8 @@ PUBLISHED_SIZES = {
 class Bert(nn.Module):
     """Token ids, and which sentence of a pair each belongs to, to hidden states; heads stand beside, as attributes.
 
-    `masked_word_head(x)`, `pooler(x)`, and of what the pooler gives `next_sentence_head` and `classifier`; each is None
-    where the config has none.
+    `masked_word_head(x)`, `pooler(x, mask)`, and of what that gives, `next_sentence_head` and `classifier`; each is
+    None where the config has none.
 
     Source: Devlin et al. 2019, figures 1 and 2 and appendix A.2; the embeddings' norm and the word head's own layer and
             bias are in the authors' code alone.
@@ -135,7 +137,7 @@ class Bert(nn.Module):
         self.embedding_dropout = Dropout(c.dropout)
         self.encoder_layers = nn.ModuleList(EncoderLayer(c) for _ in range(config.num_layers))
         self.masked_word_head = MaskedWordHead(config, self.token_embedding) if config.masked_word_head else None
-        self.pooler = Pooler(c.d_model, config.pooler_activation) if config.pooler else None
+        self.pooler = Pooler(c.d_model, config.pooling, config.pooler_activation) if config.pooler else None
         self.next_sentence_head = Linear(c.d_model, 2) if config.next_sentence_head else None
         self.classifier = (
             Classifier(c.d_model, config.num_labels, config.classifier_dropout) if config.num_labels else None
@@ -199,18 +201,30 @@ class MaskedWordHead(nn.Module):
 
 
 class Pooler(nn.Module):
-    """The state of the first token, which stands for the whole text, through a layer of its own.
+    """The state of the first token, which stands for the whole text, or the mean of all, through a layer of its own.
 
-    Shape: x (B, T, D); returns (B, D).
+    Shape: x (B, T, D), mask (B, T) or None (all are real); returns (B, D).
     """
 
-    def __init__(self, d_model: int, activation: Literal["tanh", "relu"]) -> None:
+    def __init__(self, d_model: int, pooling: Literal["first", "mean"], activation: Literal["tanh", "relu"]) -> None:
         super().__init__()
         self.linear = Linear(d_model, d_model)
+        self.takes_mean = pooling == "mean"
         self.activation = torch.tanh if activation == "tanh" else torch.relu
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.linear(x[:, 0]))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        state = mean_over(x, mask) if self.takes_mean else x[:, 0]  # (B, D)
+        return self.activation(self.linear(state))
+
+
+def mean_over(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean state of the real tokens; zeros where there is none.
+
+    Shape: x (B, T, D), mask (B, T) or None (all are real); returns (B, D).
+    """
+    if mask is None:
+        return x.mean(dim=1)
+    return (x * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 class Classifier(nn.Module):

@@ -11,6 +11,7 @@ from zhuyi.data.batches import order
 from zhuyi.data.encoder_rows import EncoderRow, encode_rows, encoder_vocab_size, to_tensors
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.errors import InputError
+from zhuyi.models.bert import mean_over
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.encoder_data import in_characters
 
@@ -76,7 +77,6 @@ class TextEncoder:
         for batch in order(lengths, batch_tokens=BATCH_TOKENS, seed=0, epoch=0, shuffle=False):
             tensors = to_tensors([np.array(rows[i].ids) for i in batch], [rows[i].first for i in batch])
             ids, mask, segments = (x.to(self.device) for x in tensors)
-            x = self.model(ids, mask, segments).float()  # (B, T, D)
-            mean = (x * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+            mean = mean_over(self.model(ids, mask, segments).float(), mask)  # (B, D)
             found[batch] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
         return found

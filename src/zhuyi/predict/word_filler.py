@@ -58,7 +58,7 @@ class WordFiller:
             raise InputError(f"nothing to fill in: write {GAP} where a word is wanted, as in 今天天气{GAP}好")
         if top < 1:
             raise InputError(f"top is {top}; ask for one word or more")
-        ids = self._ids(parts)
+        ids = self._ids(text)
         hidden = self.model(torch.tensor([ids], device=self._encoder.device))  # (1, T, D)
         gap = mask_id(self.tokenizer)
         logits = self.model.masked_word_head(hidden[0, [i for i, each in enumerate(ids) if each == gap]]).float()
@@ -74,10 +74,12 @@ class WordFiller:
         """Each text as a vector of length 1. Shape: returns (texts, D) float32."""
         return self._encoder.embed(texts)
 
-    def _ids(self, parts: Sequence[str]) -> list[int]:
-        """The text's ids, signs included, with the mask's id between the parts."""
+    def _ids(self, text: str) -> list[int]:
+        """The text's ids, signs included, with the mask's id in each gap."""
+        # The text as a whole tells which marks are Chinese, so it is normalised before it is cut.
+        parts = self.tokenizer.normalize(self._encoder.read(text)).split(GAP)
         ids: list[int] = []
-        for number, part in enumerate(token_ids(self.tokenizer, [self._encoder.read(part) for part in parts])):
+        for number, part in enumerate(token_ids(self.tokenizer, parts, normalized=True)):
             ids += [mask_id(self.tokenizer), *part] if number else part
         row = encoder_row(self.tokenizer, ids, None, self._encoder.max_len)
         if row.is_cut:

@@ -28,6 +28,7 @@ from zhuyi.tasks.encoder_data import (
 ROW_COLUMNS: dict[str, Literal["ids", "text"]] = {"ids": "ids", "first": "ids", "label": "ids", "text": "text"}
 # More are no labels: the column is that of texts, or of numbers.
 MOST_LABELS = 1000
+SHOWN = 100  # characters of a sample
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,11 @@ class TextClassificationTask:
         batch = batches.load(rows).to(next(model.parameters()).device)
         probs = label_logits(model, batch.ids, batch.mask, batch.segments).softmax(dim=-1)
         return [
-            (line, f"{self.config.labels[int(row.argmax())]} ({float(row.max()):.0%})", self.config.labels[label])
+            (
+                line[:SHOWN],
+                f"{self.config.labels[int(row.argmax())]} ({float(row.max()):.0%})",
+                self.config.labels[label],
+            )
             for line, row, label in zip(batches.lines(rows), probs, batch.labels.tolist(), strict=True)
         ]
 
@@ -238,7 +243,7 @@ def label_logits(model: ClassifyingModel, ids: Tensor, mask: Tensor, segments: T
     Shape: each (B, T); returns (B, num_labels).
     """
     assert model.pooler is not None and model.classifier is not None
-    logits = model.classifier(model.pooler(model(ids, mask, segments)))
+    logits = model.classifier(model.pooler(model(ids, mask, segments), mask))
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 

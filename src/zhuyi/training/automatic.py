@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from zhuyi.config import RunConfig
 from zhuyi.data.labelled_texts import Layout, read_all_texts
 from zhuyi.data.normalization import count_han
-from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs
+from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs, read_lines
 from zhuyi.errors import InputError
 from zhuyi.machine import memory_gib, num_cores
 from zhuyi.run_folder import RunFolder
@@ -180,6 +181,7 @@ def _recipe_for_labelled_texts(given: Given) -> tuple[dict[str, Any], list[str]]
         "num_layers": size.num_layers,
         "dropout": size.dropout,
         "classifier_dropout": size.dropout,
+        "pooling": "mean",
         "max_len": max_len,
     }
     rate, epochs, why = size.learning_rate, size.epochs, f"{size.num_layers} layers of width {size.d_model}"
@@ -230,6 +232,46 @@ def _about_tokens(text: str) -> int:
     """How many tokens a text is likely to have: a Chinese character is most of one, a letter a third."""
     han = count_han(text)
     return han + (len(text) - han) // 3 + 1
+
+
+def recipe_to_learn_on(begun: RunConfig, init: str, given: Given) -> tuple[dict[str, Any], list[str]]:
+    """A run's own config, with new data and a learning rate for what has learnt already."""
+    values = begun.as_dict()
+    files = {split: list(given.files[split]) for split in ("train", "valid", "test")}
+    data = values["data"]
+    if begun.task == "text-to-text":
+        part: dict[str, Any] = {"name": "pairs", **files, "target": given.languages[1] or "tgt"}
+        data["mixture"] = [part | ({"columns": list(given.columns)} if given.columns else {})]
+    else:
+        data |= files
+        data |= {"columns": list(given.columns)} if given.columns else {}
+        if "source" in data:
+            data |= {key: code for key, code in zip(("source", "target"), given.languages, strict=True) if code}
+    if "valid_size" in data:
+        rows = sum(1 for file in files["train"] for _ in read_lines(file.partition(",")[0]))
+        data["valid_size"] = max(5, min(data["valid_size"], rows // 20))
+    rate = LEARNING_RATE_TIMES_WIDTH / values["model"]["d_model"]
+    values["train"] = {
+        "max_epochs": EPOCHS_FROM_INIT,
+        "batch_tokens": 2048,
+        "learning_rate": rate,
+        "schedule": "constant",
+        "warmup_steps": 50,
+        "label_smoothing": begun.train.label_smoothing,
+        "eval_every_steps": 200,
+        "save_every_steps": 200,
+        "monitor": "loss",
+        "average": "last",
+        "average_checkpoints": 3,
+        "init": init,
+    }
+    return _without_nothing(values), [f"goes on from {init} at {begun.task}, with a learning rate of {rate:.1e}"]
+
+
+def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:
+    """The same without what is None, for which TOML has no word."""
+    kept = {key: value for key, value in values.items() if value is not None}
+    return {key: _without_nothing(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 # The tasks that can be trained without a recipe: what makes one, as plain values, and why each choice was made.
