@@ -212,6 +212,10 @@ def assert_contains(whole: Any, part: Any) -> None:
     if isinstance(part, dict):
         for key, value in part.items():
             assert_contains(whole[key], value)
+    elif isinstance(part, list):
+        assert len(whole) == len(part)
+        for each, wanted in zip(whole, part, strict=True):
+            assert_contains(each, wanted)
     else:
         assert whole == part
 
