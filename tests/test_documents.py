@@ -14,8 +14,10 @@ from zhuyi.config import TrainConfig
 from zhuyi.data.pairs import CleaningRules
 from zhuyi.data.tokenizers import TokenizerConfig
 from zhuyi.decoding.config import DecodeConfig, GenerationConfig
+from zhuyi.tasks.masked_language_modelling import MaskedTextConfig
 from zhuyi.tasks.mixture import MixtureConfig, MixturePart
 from zhuyi.tasks.pair_data import PairDataConfig
+from zhuyi.tasks.text_classification import LabelledDataConfig
 from zhuyi.tasks.text_data import TextDataConfig
 from zhuyi.training.automatic import SIZES, Size
 
@@ -89,6 +91,8 @@ def test_examples_are_compared(text: str, wrong: int) -> None:
         ("generation", GenerationConfig),
         ("data", PairDataConfig),
         ("data", TextDataConfig),
+        ("classification", LabelledDataConfig),
+        ("classification", MaskedTextConfig),
         ("text-to-text", MixtureConfig),
         ("text-to-text", MixturePart),
         ("data", CleaningRules),
