@@ -81,10 +81,7 @@ class TrainConfig:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         self._check_final_rate()
-        if self.lora.rank and not self.init:
-            raise ValueError("lora.rank is set, but adapters need a trained model to stand beside: set init")
-        if self.lora.rank and self.sharding != "none":
-            raise ValueError(f"lora.rank is set, and sharding = {self.sharding}: the two do not go together")
+        self._check_lora()
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing lies in [0, 1), got {self.label_smoothing}")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -111,6 +108,12 @@ class TrainConfig:
             )
         if self.final_learning_rate and self.schedule not in ("cosine", "linear"):
             raise ValueError(f"final_learning_rate is where cosine and linear end, but schedule is {self.schedule}")
+
+    def _check_lora(self) -> None:
+        if self.lora.rank and not self.init:
+            raise ValueError("lora.rank is set, but adapters need a trained model to stand beside: set init")
+        if self.lora.rank and self.sharding != "none":
+            raise ValueError(f"lora.rank is set, and sharding = {self.sharding}: the two do not go together")
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def test_a_run_is_gone_on_with_as_it_was_begun(files: dict[int, Path], tmp_path:
     begun = parse_config(made(files[100])[0], "automatic")
     folder.write_config(begun)
     assert chosen(folder, tmp_path / "gone.toml", resume=True) == begun
-    with pytest.raises(InputError, match="--resume goes on by the run's own config; leave --set and --seed out"):
+    with pytest.raises(InputError, match="--resume goes on by the run's own config; leave --set, --seed and --init out"):
         chosen(folder, resume=True, changes=("train.max_steps=7",))
     with pytest.raises(InputError, match="holds a run already; go on with `zhuyi train --resume --out"):
         chosen(folder, languages=("zh", "en"), files={"train": [str(files[100])]})

@@ -9,7 +9,7 @@ from zhuyi.atomic import replacing
 from zhuyi.config import RunConfig, apply_change, parse_config, read_values
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder, find_run
-from zhuyi.training.automatic import AUTOMATIC, Given, as_toml
+from zhuyi.training.automatic import AUTOMATIC, Given, as_toml, recipe_to_learn_on
 from zhuyi.training.loop import train
 from zhuyi.training.processes import Processes
 
@@ -48,6 +48,10 @@ def choose_config(
         begin = [f"train.init='''{init}'''"] if init else []
         values = read_values(recipe, [*_data_changes(files, columns), *given, *begin, *changes])
         return parse_config(_with_body(values), str(recipe))
+    begun = find_run(init).read_config() if init else None
+    # A run learns on at its own task, unless it is to be a classifier, which any encoder can become.
+    if begun is not None and task in ("translation", begun.task) and begun.task != "text-classification":
+        return _learn_on(begun, init, folder, files, languages, columns, changes, say)
     if task not in AUTOMATIC:
         raise InputError(f"--task {task}: without a recipe only {' or '.join(AUTOMATIC)} can be trained")
     if not files["train"]:
@@ -56,6 +60,34 @@ def choose_config(
     if init:
         values.pop("model", None)
         values["train"]["init"] = init
+    return _announced(values, reasons, folder, changes, say)
+
+
+def _learn_on(
+    begun: RunConfig,
+    init: str,
+    folder: RunFolder,
+    files: dict[str, list[str]],
+    languages: tuple[str, str],
+    columns: tuple[int, int] | None,
+    changes: Sequence[str],
+    say: Callable[[str], None],
+) -> RunConfig:
+    """The config of a run that goes on with another's task on new data."""
+    if not files["train"]:
+        raise InputError(f"nothing to train on: give --train FILE, which {init} is to learn on")
+    values, reasons = recipe_to_learn_on(begun, init, Given(files, languages, columns))
+    return _announced(values, reasons, folder, changes, say)
+
+
+def _announced(
+    values: dict[str, Any],
+    reasons: Sequence[str],
+    folder: RunFolder,
+    changes: Sequence[str],
+    say: Callable[[str], None],
+) -> RunConfig:
+    """The config of a recipe that was made here, which stays beside it in the folder."""
     for change in changes:
         apply_change(values, change)
     values = _with_body(values)
