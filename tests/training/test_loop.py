@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.killing import Killed
-from tests.tiny import SilentLog, number_pairs, random_run, tiny_config, tiny_values, train_tiny, write_pairs
+from tests.tiny import SilentLog, number_pairs, tiny_config, tiny_values, train_tiny, write_pairs
 from torch import Tensor, nn
 
 from zhuyi.config import RunConfig, parse_config
@@ -668,10 +668,12 @@ def test_training_may_begin_with_another_runs_weights(pairs_file: Path, tmp_path
     weights = RunFolder(tmp_path / "second").read_checkpoint_weights(1)
     for name, weight in RunFolder(first).read_weights().items():
         torch.testing.assert_close(weights[name], weight, rtol=1e-5, atol=1e-7)
-    other = random_run(tmp_path / "other")
-    (other.path / "tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match=r"train.init = .*other: its tokenizer.json is not this run's"):
-        train_tiny(tiny_config(pairs_file, init=str(other.path)), tmp_path / "third")
+    tokenizer = (first / "tokenizer.json").read_bytes()
+    assert (tmp_path / "second" / "tokenizer.json").read_bytes() == tokenizer
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "tokenizer.json").write_bytes(tokenizer + b"\n")  # laid there by somebody: it stays
+    with pytest.raises(InputError, match=r"train.init = .*first: its tokenizer.json is not this run's"):
+        train_tiny(config, tmp_path / "third")
 
 
 def test_weights_stay_in_float32_where_gradients_are_in_bfloat16(pairs_file: Path, tmp_path: Path) -> None:
