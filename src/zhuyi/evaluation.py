@@ -120,7 +120,7 @@ def _evaluate_task(
 
 def _evaluate_labels(classifier: Classifier, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
     """`accuracy` and `macro_f1` of labelled texts."""
-    wanted.refuse("beam", "alpha", "lowercase")
+    wanted.refuse("beam", "alpha", "lowercase", "task", "prefix")
     data = classifier.config.data
     layout = data.layout
     if wanted.columns:
@@ -147,7 +147,7 @@ def _evaluate_labels(classifier: Classifier, wanted: Wanted, warn: Callable[[str
 
 def _evaluate_masked_words(filler: WordFiller, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
     """`valid_loss` and `accuracy` of words taken away, drawn as the run's seed draws them."""
-    wanted.refuse("columns", "beam", "alpha", "lowercase", "output")
+    wanted.refuse("columns", "beam", "alpha", "lowercase", "output", "task", "prefix")
     filler.check_head()
     data = filler.config.data
     report = CleaningReport(things="texts")
@@ -174,7 +174,7 @@ def _files(wanted: Wanted, own: Sequence[str]) -> list[str]:
 
 def _evaluate_text(generator: Generator, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
     """`valid_loss` (of this text), `perplexity`, and where all of it is learned `bits_per_character`."""
-    wanted.refuse("columns", "beam", "alpha", "lowercase", "output")
+    wanted.refuse("columns", "beam", "alpha", "lowercase", "output", "task", "prefix")
     config = generator.config.data
     files = list(wanted.files or config.test)
     if not files:
