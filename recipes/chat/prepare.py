@@ -2,7 +2,7 @@
 
     python recipes/chat/prepare.py data/dialogue-zh/egret-wenda-corpus.zip --out data/chat
 
-writes `data/chat/train.tsv` and `data/chat/test.tsv`, a question and its answer a line; the last tenth is the test part.
+writes `data/chat/train.tsv` and `data/chat/test.tsv`, a question and its answer a line; the last tenth is for tests.
 The corpus (egret-wenda-corpus, Apache License 2.0) has 2,908 questions, each with the answer that was called the best.
 """
 

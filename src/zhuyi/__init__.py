@@ -11,6 +11,7 @@ _PUBLIC = {
     "load": "zhuyi.predict",
     "Translator": "zhuyi.predict",
     "Translation": "zhuyi.predict",
+    "Generator": "zhuyi.predict",
     "attend": "zhuyi.nn.attention",
     "Transformer": "zhuyi.models.transformer",
     "TransformerConfig": "zhuyi.models.transformer",

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from zhuyi.decoding.config import GenerationConfig
-from zhuyi.models.gpt import Gpt, GptConfig
+from zhuyi.models.gpt import Gpt, GptConfig, to_published
+from zhuyi.run_folder import named_weights
 from zhuyi.tasks.continuation import Prompt, TextStream, Written, continue_texts
 
 TEXTS = ["abc def. 你好，世界！", "the quick brown fox", "ünï cödé 😀"]
@@ -179,3 +180,32 @@ def test_what_is_there_becomes_less_likely() -> None:
     many = written(model, ["abc"], replace(config, repetition_penalty=50.0))[0].tokens
     assert len(set(many)) > few
     assert "a" not in many[:10]
+
+
+# The same written by transformers.
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("penalty", [1.0, 1.7])
+@pytest.mark.parametrize("ngram", [0, 2])
+def test_greedy_texts_are_those_of_transformers(penalty: float, ngram: int) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    ours = model_for(CHARACTERS).float()
+    sizes = {"n_embd": 14, "n_head": 2, "n_layer": 2, "n_positions": 32, "vocab_size": CHARACTERS.vocab_size}
+    theirs: Any = GPT2LMHeadModel(GPT2Config(**sizes, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2)).eval()
+    theirs.load_state_dict(to_published(named_weights(ours)))
+    config = replace(GREEDY, max_new_tokens=20, repetition_penalty=penalty, no_repeat_ngram=ngram)
+    for text, found in zip(("abcab", "the fox", "q"), written(ours, ("abcab", "the fox", "q"), config), strict=True):
+        ids = torch.tensor([CHARACTERS.encode(text)[:-1]])
+        wanted = theirs.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=20,
+            repetition_penalty=penalty,
+            no_repeat_ngram_size=ngram,
+            suppress_tokens=[0, 1, 3],
+            pad_token_id=0,
+        )[0, ids.shape[1] :]
+        assert [CHARACTERS.labels[i] for i in wanted.tolist() if i != 2] == list(found.tokens)
