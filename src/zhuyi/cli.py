@@ -443,7 +443,9 @@ def export(
     """Write a run as a model folder of another library; its README says how to use it and what is not carried."""
     from zhuyi.interop import export as write_folder
 
-    write_folder(run, to, out)
+    comparison = write_folder(run, to, out)
+    if comparison is not None:
+        typer_echo_error(str(comparison))
     typer.echo(str(out))
 
 

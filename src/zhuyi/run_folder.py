@@ -19,6 +19,8 @@ from zhuyi.config import RunConfig, parse_config
 from zhuyi.errors import InputError
 
 PRETRAINED = Path(__file__).parent / "pretrained"
+# Of an imported run's folder: the tokenizer's files as they were published, for an export.
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,11 @@ class Tokenizer:
             )
         return tokenizer
 
+    def library_values(self) -> dict[str, Any]:
+        """What the library's own file of this tokenizer holds."""
+        values: dict[str, Any] = json.loads(self._library.to_str())
+        return values
+
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that differ wherever two tokenizers do."""
         return hashlib.sha256(self._json().encode()).hexdigest()[:16]

@@ -8,9 +8,11 @@ from zhuyi.atomic import new_folder
 from zhuyi.errors import InputError
 from zhuyi.interop.ctranslate2_folder import write_ctranslate2
 from zhuyi.interop.hugging_face import write_hugging_face
-from zhuyi.interop.importing import PUBLISHED, import_run
+from zhuyi.interop.importing import import_run
+from zhuyi.interop.probe import Comparison, compare
+from zhuyi.interop.published_folder import PublishedFolder
 from zhuyi.predict import load
-from zhuyi.run_folder import find_run
+from zhuyi.run_folder import PUBLISHED, find_run
 
 __all__ = ["FORMS", "export", "import_run"]
 
@@ -20,10 +22,11 @@ FORMS: dict[str, Callable[[Any, Path, Path | None], None]] = {
 }
 
 
-def export(run: str | Path, to: str, out: str | Path) -> None:
+def export(run: str | Path, to: str, out: str | Path) -> Comparison | None:
     """Write a run's folder, or a shipped model, as a folder of another library; it appears whole or not at all.
 
     Args:   to: a key of `FORMS`.
+    Returns: of `hf`, what comparing it with transformers said.
     Raises: InputError: no such form, `out` is in use, that library cannot express the model or is not installed.
     """
     if to not in FORMS:
@@ -32,3 +35,4 @@ def export(run: str | Path, to: str, out: str | Path) -> None:
         published = find_run(run).path / PUBLISHED
         predictor = load(run, "float32", "cpu", command="export")
         FORMS[to](predictor, unfinished, published if published.is_dir() else None)
+        return compare(predictor, PublishedFolder(unfinished)) if to == "hf" else None

@@ -223,6 +223,31 @@ def written_config(config: BertConfig, family: str, signs: Signs, labels: tuple[
     }
 
 
+def family_of(config: BertConfig) -> str:
+    """Whether it is a BERT or a DistilBERT.
+
+    Raises: InputError: it is neither.
+    """
+    wanted: dict[str, Any] = {"pooling": "first", "pooler_activation": "tanh"}
+    family = "bert"
+    if not config.num_segments:
+        family = "distilbert"
+        wanted |= {"pooler_activation": "relu", "norm_epsilon": 1e-12, "next_sentence_head": False}
+        wanted |= {"pooler": bool(config.num_labels)}
+    for key, value in wanted.items():
+        matters = key in ("norm_epsilon", "next_sentence_head", "pooler") or config.pooler
+        if matters and getattr(config, key) != value:
+            raise InputError(
+                f"cannot export to hf: the model has {key} = {getattr(config, key)}, but that of a {family} is {value}"
+            )
+    return family
+
+
+def inputs_of(family: str) -> list[str]:
+    """What such a model reads, by their names."""
+    return ["input_ids", "attention_mask"] + (["token_type_ids"] if family == "bert" else [])
+
+
 def architecture(config: BertConfig, family: str) -> str:
     """The class of transformers that has this model's heads."""
     prefix = "DistilBert" if family == "distilbert" else "Bert"

@@ -2,50 +2,152 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from zhuyi.data.special_tokens import BOS, EOS, PAD, UNK
-from zhuyi.data.tokenizers import Signs
+from zhuyi.data.tokenizers import Signs, Tokenizer
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
-from zhuyi.interop import marian
-from zhuyi.models.transformer import TransformerConfig
-from zhuyi.predict import Translator
+from zhuyi.interop import bert, gpt2, marian, t5
+from zhuyi.models.bert import to_published as bert_weights
+from zhuyi.models.gpt import to_published as gpt_weights
+from zhuyi.models.t5 import to_published as t5_weights
 from zhuyi.run_folder import named_weights, write_tensors
 
 
-def write_hugging_face(translator: Translator, folder: Path, published: Path | None = None) -> None:
-    """Write what transformers' `AutoModelForSeq2SeqLM.from_pretrained` and `AutoTokenizer.from_pretrained` read.
+@dataclass(frozen=True)
+class Written:
+    """What a folder is to hold.
 
-    Args:   published: the tokenizer's files that an imported run keeps.
-    Raises: InputError: neither Marian nor Pegasus is such a model.
+    Args:   tokenizers: the tokenizer's JSON by the file's name, and what opens it in tokenizer_config.json.
+            readme: what stands above what is not carried.
     """
-    config, model = translator.config.model, translator.model
-    if not isinstance(config, TransformerConfig):
-        raise InputError(f"cannot export to hf: Marian and Pegasus are Transformers, this is a {config.name}")
-    marian.check_expressible(config)
-    tables = model.source_positions.table.detach(), model.target_positions.table.detach()
-    write_tensors(folder / "model.safetensors", marian.to_published(config, named_weights(model), tables))
-    signs = translator.target_tokenizer.signs
-    documents = {
-        "config.json": marian.written_config(config, signs),
-        "generation_config.json": generation_config(translator.config.decode, config.max_len, signs),
-    }
-    for name, values in documents.items():
-        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    weights: dict[str, Tensor]
+    config: dict[str, Any]
+    readme: str
+    generation: dict[str, Any] | None = None
+    tokenizers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tokenizer_config: dict[str, Any] = field(default_factory=dict)
+
+
+def write_hugging_face(predictor: Any, folder: Path, published: Path | None = None) -> None:
+    """Write what transformers' `from_pretrained` reads.
+
+    Args:   predictor: a run in memory.
+            published: the tokenizer's files that an imported run keeps.
+    Raises: InputError: transformers has no such model.
+    """
+    name = predictor.config.model.name
+    if name not in WRITERS:
+        raise InputError(f"cannot export to hf: Marian and Pegasus are Transformers, this is a {name}")
+    written = WRITERS[name](predictor)
+    write_tensors(folder / "model.safetensors", written.weights)
+    _write_json(folder / "config.json", written.config)
+    if written.generation is not None:
+        _write_json(folder / "generation_config.json", written.generation)
     if published is not None:
         shutil.copytree(published, folder, dirs_exist_ok=True)
-        (folder / "README.md").write_text(README + FROM_PUBLISHED, encoding="utf-8")
+        (folder / "README.md").write_text(written.readme + FROM_PUBLISHED, encoding="utf-8")
         return
-    values = tokenizer_config(config.max_len)
-    (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    _write_json(folder / "tokenizer_config.json", written.tokenizer_config)
+    for file, values in written.tokenizers.items():
+        _write_json(folder / file, values)
+    two = TWO_TOKENIZERS if len(written.tokenizers) > 1 else ""
+    (folder / "README.md").write_text(written.readme + NORMALIZED + two, encoding="utf-8")
+
+
+def _write_json(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _transformer(translator: Any) -> Written:
+    """As Marian, or with the norm first as Pegasus."""
+    config, model = translator.config.model, translator.model
+    marian.check_expressible(config)
+    tables = model.source_positions.table.detach(), model.target_positions.table.detach()
     source, target = translator.source_tokenizer, translator.target_tokenizer
-    source.save(folder / "tokenizer.json")
-    if target is not source:
-        target.save(folder / "tokenizer.target.json")
-    text = README + NORMALIZED + (TWO_TOKENIZERS if target is not source else "")
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    tokenizers = {"tokenizer.json": source} | ({} if target is source else {"tokenizer.target.json": target})
+    return Written(
+        weights=marian.to_published(config, named_weights(model), tables),
+        config=marian.written_config(config, target.signs),
+        readme=README,
+        generation=generation_config(translator.config.decode, config.max_len, target.signs),
+        tokenizers={name: tokenizer.library_values() for name, tokenizer in tokenizers.items()},
+        tokenizer_config=tokenizer_config(config.max_len),
+    )
+
+
+def _t5(translator: Any) -> Written:
+    config, tokenizer = translator.config.model, translator.target_tokenizer
+    return Written(
+        weights=t5_weights(named_weights(translator.model), gated=config.gated),
+        config=t5.written_config(config, tokenizer.signs),
+        readme=README.replace(MOVED, SAME),
+        generation=generation_config(translator.config.decode, config.max_len, tokenizer.signs),
+        tokenizers={"tokenizer.json": tokenizer.library_values()},
+        tokenizer_config=tokenizer_config(config.max_len),
+    )
+
+
+def _gpt(generator: Any) -> Written:
+    """As GPT-2. The end sign, which is behind every text here, is not put behind a prompt there."""
+    config, tokenizer = generator.config.model, generator.tokenizer
+    if not config.bias:
+        raise InputError("cannot export to hf: the model has bias = false, but all maps of a GPT-2 have a bias")
+    signs = tokenizer.signs
+    return Written(
+        weights=gpt_weights(named_weights(generator.model)),
+        config=gpt2.written_config(config, signs),
+        readme=GENERATOR_README,
+        generation={"bos_token_id": signs.eos, "eos_token_id": signs.eos, "pad_token_id": signs.pad},
+        tokenizers={"tokenizer.json": tokenizer.library_values() | {"post_processor": None}},
+        tokenizer_config=tokenizer_config(config.max_len),
+    )
+
+
+def _bert(predictor: Any) -> Written:
+    """As BERT, or without segments as DistilBERT; what it reads stands between a begin and an end sign."""
+    config, tokenizer = predictor.config.model, predictor.tokenizer
+    family = bert.family_of(config)
+    labels = getattr(predictor, "labels", ())
+    config_values = bert.written_config(config, family, tokenizer.signs, labels)
+    values = tokenizer.library_values() | {"post_processor": _between_signs(tokenizer)}
+    mask = {"id": tokenizer.vocab_size, "content": "[MASK]", "special": True, "normalized": False}
+    values["added_tokens"] = [mask | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)]
+    return Written(
+        weights=bert_weights(named_weights(predictor.model), family),
+        config=config_values,
+        readme=ENCODER_README.replace("CLASS", config_values["architectures"][0]),
+        tokenizers={"tokenizer.json": values},
+        tokenizer_config=tokenizer_config(config.max_len)
+        | {"cls_token": BOS, "sep_token": EOS, "mask_token": "[MASK]", "model_input_names": bert.inputs_of(family)},
+    )
+
+
+def _between_signs(tokenizer: Tokenizer) -> dict[str, Any]:
+    def token(name: str, kind: int) -> dict[str, Any]:
+        return {"SpecialToken": {"id": name, "type_id": kind}}
+
+    def text(name: str, kind: int) -> dict[str, Any]:
+        return {"Sequence": {"id": name, "type_id": kind}}
+
+    first = [token(BOS, 0), text("A", 0), token(EOS, 0)]
+    ids = {BOS: tokenizer.signs.bos, EOS: tokenizer.signs.eos}
+    return {
+        "type": "TemplateProcessing",
+        "single": first,
+        "pair": [*first, text("B", 1), token(EOS, 1)],
+        "special_tokens": {name: {"id": name, "ids": [i], "tokens": [name]} for name, i in ids.items()},
+    }
+
+
+WRITERS: dict[str, Callable[[Any], Written]] = {"transformer": _transformer, "t5": _t5, "gpt": _gpt, "bert": _bert}
 
 
 def generation_config(decode: DecodeConfig, max_len: int, signs: Signs) -> dict[str, Any]:
@@ -82,6 +184,14 @@ def tokenizer_config(max_len: int) -> dict[str, Any]:
     }
 
 
+MOVED = """\
+The logits are zhuyi's, within rounding. The hidden dimensions stand in another order: sines before cosines, as the
+positions of Marian and Pegasus are.
+"""
+SAME = """\
+The logits are zhuyi's, within rounding.
+"""
+
 README = """\
 # A translation model trained with zhuyi, for Hugging Face transformers
 
@@ -103,6 +213,37 @@ What is not carried:
   `early_stopping = false`, which may stop a little earlier; `"never"` is exact but slow.
 - No guards: nothing cuts long texts into sentences, ends loops or bounds an output by its input's length. A
   `decode.constraint` is not kept.
+"""
+
+GENERATOR_README = """\
+# A language model trained with zhuyi, for Hugging Face transformers
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model, tokenizer = AutoModelForCausalLM.from_pretrained(FOLDER), AutoTokenizer.from_pretrained(FOLDER)
+batch = tokenizer(["..."], return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=50), skip_special_tokens=True))
+```
+
+The logits are zhuyi's, within rounding. What is not carried:
+
+- A window that slides: a text ends where the model's positions do.
+"""
+
+ENCODER_README = """\
+# An encoder trained with zhuyi, for Hugging Face transformers
+
+```python
+from transformers import AutoTokenizer, CLASS
+
+model, tokenizer = CLASS.from_pretrained(FOLDER), AutoTokenizer.from_pretrained(FOLDER)
+print(model(**tokenizer(["..."], return_tensors="pt", padding=True, truncation=True)))
+```
+
+The hidden states and the head's logits are zhuyi's, within rounding. zhuyi's embedding of a text is the mean of its
+hidden states, both signs counted, at length 1. What is not carried:
+
 """
 
 NORMALIZED = """\

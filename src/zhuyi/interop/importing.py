@@ -17,7 +17,8 @@ from zhuyi.interop.probe import Comparison, compare
 from zhuyi.interop.published_folder import Imported, PublishedFolder
 from zhuyi.interop.t5 import read_t5
 from zhuyi.models import MODELS
-from zhuyi.run_folder import RunFolder, named_weights
+from zhuyi.predict import load
+from zhuyi.run_folder import PUBLISHED, RunFolder, named_weights
 
 # By what a config.json calls its `model_type`.
 FAMILIES: dict[str, Callable[[PublishedFolder], Imported]] = {
@@ -36,8 +37,6 @@ FINE_TUNING = {
     "eval_every_steps": 200,
     "save_every_steps": 200,
 }
-# Of an imported run's folder: the tokenizer's files as they were published, for an export.
-PUBLISHED = "published"
 
 
 def import_run(source: str | Path, out: str | Path) -> Comparison:
@@ -55,7 +54,7 @@ def import_run(source: str | Path, out: str | Path) -> Comparison:
             raise InputError(f"{folder.config_path}: model_type is {family}; choose a model of {', '.join(FAMILIES)}")
         imported = FAMILIES[family](folder)
         run = write_run(imported, folder, unfinished)
-        comparison = compare(run, folder)
+        comparison = compare(load(run.path, "float32", "cpu"), folder)
         run.card_path.write_text(card(str(source), folder, imported, comparison), encoding="utf-8")
         return comparison
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Greedy, Request, Rule, Search, run
 from zhuyi.interop.published_folder import PublishedFolder
-from zhuyi.predict import Classifier, Generator, Translator, WordFiller, load
-from zhuyi.run_folder import RunFolder
+from zhuyi.predict import Classifier, Generator, Translator, WordFiller
 from zhuyi.tasks.continuation import begin
 from zhuyi.tasks.translation import open_search
 
@@ -48,8 +47,8 @@ class Comparison:
         return f"with transformers, on a probe: numbers differ by at most {self.difference:.1e}{alike}"
 
 
-def compare(run_folder: RunFolder, folder: PublishedFolder) -> Comparison:
-    """Compare a run with the folder it was made from, where transformers is installed.
+def compare(predictor: Any, folder: PublishedFolder) -> Comparison:
+    """Compare a run in memory with a folder of Hugging Face form, where transformers is installed.
 
     Raises: ArithmeticError: they do not compute the same.
     """
@@ -63,7 +62,7 @@ def compare(run_folder: RunFolder, folder: PublishedFolder) -> Comparison:
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
-            return PROBES[str(folder.config["model_type"])](load(run_folder.path, "float32", "cpu"), folder)
+            return PROBES[str(folder.config["model_type"])](predictor, folder)
     finally:
         transformers.utils.logging.set_verbosity(before)
 
@@ -226,6 +225,7 @@ def their_tokenizer(folder: PublishedFolder) -> Any:
 
 PROBES: dict[str, Callable[[Any, PublishedFolder], Comparison]] = {
     "marian": translator_probe,
+    "pegasus": translator_probe,
     "t5": translator_probe,
     "gpt2": generator_probe,
     "bert": encoder_probe,

@@ -22,7 +22,7 @@ from zhuyi.machine import choose_precision, peak_memory_gib
 from zhuyi.metrics import LOWER_IS_BETTER
 from zhuyi.models import MODELS
 from zhuyi.nn.lora import adapt, merged
-from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
+from zhuyi.run_folder import PUBLISHED, Checkpoint, RunFolder, find_run, named_weights, set_weights
 from zhuyi.tasks import TASKS
 from zhuyi.training.averaging import best_first, kept_steps, publish_average
 from zhuyi.training.optimizers import MasterAdam
@@ -466,9 +466,11 @@ class _SignalsNoted:
 
 def take_tokenizers(other: RunFolder, folder: RunFolder) -> None:
     """Copy another run's tokenizers, where the folder has none of that name."""
-    for path in sorted(other.path.glob("tokenizer*.json")):
-        if not (folder.path / path.name).exists():
-            with replacing(folder.path / path.name) as unfinished:
+    for path in sorted((*other.path.glob("tokenizer*.json"), *other.path.glob(f"{PUBLISHED}/*"))):
+        own = folder.path / path.relative_to(other.path)
+        if not own.exists():
+            own.parent.mkdir(exist_ok=True)
+            with replacing(own) as unfinished:
                 unfinished.write_bytes(path.read_bytes())
 
 
