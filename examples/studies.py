@@ -19,6 +19,7 @@ from zhuyi.config import parse_config
 from zhuyi.data.pairs import CleaningReport, read_pairs
 from zhuyi.run_folder import RunFolder
 from zhuyi.training.loop import train
+from zhuyi.training.run_log import RunLog
 
 ROOT = Path(__file__).parents[1]
 DIGITS = {"零": "zero", "一": "one", "二": "two", "三": "three", "四": "four", "五": "five", "六": "six", "七": "seven"}
@@ -44,6 +45,13 @@ class Contender:
     @property
     def train_speed(self) -> float:
         return statistics.median(row["tokens_per_second"] for row in self.metrics)
+
+
+class UndrawnLog(RunLog):
+    """Without the picture of a run's curves, which takes most of the time of a run of seconds."""
+
+    def draw_curves(self) -> None:
+        """Leave it."""
 
 
 def arguments(description: str, out: str, minutes: float) -> argparse.Namespace:
@@ -115,7 +123,8 @@ def trained(name: str, model: dict[str, Any], given: argparse.Namespace, **setti
     if not done.exists():
         print(f"== {name}: {given.minutes:g} minutes", file=sys.stderr)
         config = parse_config(recipe(model, given, settings), name)
-        scores = train(config, folder, resume=folder.config_path.exists())
+        log = UndrawnLog(folder) if given.quick else None
+        scores = train(config, folder, resume=folder.config_path.exists(), log=log)
         if scores["interrupted"]:
             raise SystemExit(f"stopped; the same command goes on with {folder.path}")
         done.write_text(json.dumps(scores), encoding="utf-8")

@@ -34,7 +34,11 @@ def quick(script: str, out: Path) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="module", params=[("why_attention", 3, 3), ("why_qkv", 9, 2)], ids=lambda param: param[0])
+@pytest.fixture(
+    scope="module",
+    params=[("why_attention", 3, 3), pytest.param(("why_qkv", 9, 2), marks=pytest.mark.slow)],
+    ids=lambda param: param[0],
+)
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, int, int]:
     name, models, pictures = request.param
     out = tmp_path_factory.mktemp(name)
