@@ -143,6 +143,26 @@ def test_without_a_recipe_one_is_made_said_and_written(files: dict[int, Path], t
     assert written == config
 
 
+def test_text_is_written_by_letters_where_few_suffice(tmp_path: Path) -> None:
+    letters, words = tmp_path / "letters.txt", tmp_path / "words.txt"
+    letters.write_text("to be or not to be\n" * 200, encoding="utf-8")
+    words.write_text("".join(chr(0x4E00 + i % 2_000) for i in range(400_000)), encoding="utf-8")
+    files = {"valid": ["v.txt"], "test": []}
+    small, large = (
+        chosen(RunFolder(tmp_path / path.stem), task="language-modelling", files={"train": [str(path)], **files})
+        for path in (letters, words)
+    )
+    assert (small.task, small.model.name, small.data.valid) == ("language-modelling", "gpt", ("v.txt",))
+    assert (small.data.tokenizer.kind, large.data.tokenizer.kind) == ("character", "byte-bpe")
+    assert small.data.tokenizer.vocab_size == len(set("to be or not to be\n")) + 4
+    assert small.model.d_model < large.model.d_model
+    for config in (small, large):
+        assert config.data.tokenizer.verbatim and config.data.max_len == config.model.max_len
+    letters.write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match=r"letters\.txt: no text"):
+        chosen(RunFolder(tmp_path / "none"), task="language-modelling", files={"train": [str(letters)], **files})
+
+
 def test_what_is_missing_is_asked_for(files: dict[int, Path], tmp_path: Path) -> None:
     folder, train = RunFolder(tmp_path / "run"), {"train": [str(files[100])]}
     with pytest.raises(InputError, match=r"nothing to train on: give a RECIPE.toml, or --train"):
@@ -177,7 +197,9 @@ def test_a_run_is_gone_on_with_as_it_was_begun(files: dict[int, Path], tmp_path:
     begun = parse_config(made(files[100])[0], "automatic")
     folder.write_config(begun)
     assert chosen(folder, tmp_path / "gone.toml", resume=True) == begun
-    with pytest.raises(InputError, match="--resume goes on by the run's own config; leave --set, --seed and --init out"):
+    with pytest.raises(
+        InputError, match="--resume goes on by the run's own config; leave --set, --seed and --init out"
+    ):
         chosen(folder, resume=True, changes=("train.max_steps=7",))
     with pytest.raises(InputError, match="holds a run already; go on with `zhuyi train --resume --out"):
         chosen(folder, languages=("zh", "en"), files={"train": [str(files[100])]})
