@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny import zhuyi as in_a_process
 
 import zhuyi
 from zhuyi.cli import main
@@ -221,6 +222,15 @@ def test_chat(chat_run: Path, zhuyi_here: Here) -> None:
     wanted = ["".join(conversation.ask(question)) for question in ("What?", "It is")]
     assert status == 0
     assert "".join(flushed) == "".join(f"{answer}\n" for answer in wanted)
+
+
+def test_in_processes_of_their_own(run: Path, chat_run: Path, generator: Generator) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = in_a_process("generate", run, "--max-new-tokens", "5", stdin="你好\n", **ascii_only)
+    (wanted,) = generator.generate(["你好"], max_new_tokens=5)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"你好{wanted.text}\n", "")
+    done = in_a_process("chat", chat_run, "--max-new-tokens", "5", stdin="你好\n")
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
 
 
 def test_commands_of_other_runs_are_refused(run: Path, zhuyi_here: Here) -> None:
