@@ -1,6 +1,7 @@
 """Recurrent encoder-decoders against their papers' equations, and in use against searches without a state."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.tiny import number_pairs, random_run, tiny_values, train_tiny, write_
 from torch import Tensor
 
 import zhuyi
-from zhuyi.config import parse_config
+from zhuyi.config import parse_config, read_recipe
 from zhuyi.data.special_tokens import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from zhuyi.decoding import Beam, Greedy, Hypothesis, Request, Rule, Search, Suppress, run
 from zhuyi.errors import InputError
@@ -189,6 +190,21 @@ def test_a_source_without_a_word_leaves_nothing(attention: Any) -> None:
     other = src.clone()
     other[1] = (other[1] + 5) % 11
     assert torch.equal(model(src, tgt, src_mask), model(other, tgt, src_mask))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", KINDS)
+def test_a_search_leaves_the_memory_as_it_was_and_knows_its_positions(attention: Any) -> None:
+    model = random_model(replace(CONFIG, attention=attention))
+    src, tgt, src_mask = inputs(CONFIG)
+    memory = model.encode(src, src_mask)
+    first = model.start(memory, tgt[:, :3], torch.tensor([[True, True, True], [True, False, False]]))
+    assert first.positions.tolist() == [2, 0]
+    expected, first = model.step(tgt[:, 1], first)
+    assert first.positions.tolist() == [3, 1]
+    model.step(tgt[:1, 2], first.select(torch.tensor([1])))  # the first source's place is the second's now
+    again = model.start(memory, tgt[:, :3], torch.tensor([[True, True, True], [True, False, False]]))
+    assert torch.equal(model.step(tgt[:, 1], again)[0], expected)
 
 
 def test_dropout_is_on_embeddings_between_layers_and_before_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,6 +427,14 @@ def test_alignments_are_drawn_and_what_is_not_there_is_refused(runs: dict[str, P
         draw(additive, "三五。", tmp_path / "map.png", target="three five.", place="encoder")
     with pytest.raises(InputError, match="seq2seq has no positions"):
         draw(additive, None, tmp_path / "positions.png", positions=True)
+
+
+def test_the_recipes_relatives_are_recipes() -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "translation_tatoeba-zh-en_gru-additive.toml"
+    relatives = [re.findall(r"--set (\S+)", line) for line in recipe.read_text(encoding="utf-8").splitlines()]
+    assert len([changes for changes in relatives if changes]) == 4
+    for changes in relatives:
+        assert read_recipe(recipe, changes).model.d_model == 256
 
 
 @pytest.mark.parametrize("form", ["hf", "ctranslate2"])
