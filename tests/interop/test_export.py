@@ -28,9 +28,14 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
         export(run, "hf", run / "pairs.tsv")
     with pytest.raises(InputError, match="there is no folder"):
         export(run, "hf", tmp_path / "missing" / "out")
-    with pytest.raises(InputError, match="cannot export to onnx; choose hf or ctranslate2"):
-        export(run, "onnx", tmp_path / "out")
-    assert sorted(FORMS) == ["ctranslate2", "hf"]
+    with pytest.raises(InputError, match="cannot export to tflite; choose hf or ctranslate2 or onnx"):
+        export(run, "tflite", tmp_path / "out")
+    assert sorted(FORMS) == ["ctranslate2", "hf", "onnx"]
+
+
+def test_only_encoders_become_onnx(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot export to onnx: encoders are written, this is a transformer"):
+        export(random_run(tmp_path / "run").path, "onnx", tmp_path / "out")
 
 
 def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:

@@ -100,3 +100,12 @@ def test_what_they_cannot_express(kind: str, model: dict[str, Any], message: str
     with pytest.raises(InputError, match=message):
         export(own_run(tmp_path / "run", kind, **model), "hf", tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "labels"])
+def test_an_encoder_as_onnx(kind: str, tmp_path: Path) -> None:
+    """Export compares it by itself, at other shapes than it was written with."""
+    pytest.importorskip("onnxruntime")
+    export(own_run(tmp_path / "run", kind), "onnx", tmp_path / "onnx")
+    assert {path.name for path in (tmp_path / "onnx").iterdir()} >= {"model.onnx", "tokenizer.json", "README.md"}

@@ -9,6 +9,7 @@ from zhuyi.errors import InputError
 from zhuyi.interop.ctranslate2_folder import write_ctranslate2
 from zhuyi.interop.hugging_face import write_hugging_face
 from zhuyi.interop.importing import import_run
+from zhuyi.interop.onnx_folder import write_onnx
 from zhuyi.interop.probe import Comparison, compare
 from zhuyi.interop.published_folder import PublishedFolder
 from zhuyi.predict import load
@@ -19,6 +20,7 @@ __all__ = ["FORMS", "export", "import_run"]
 FORMS: dict[str, Callable[[Any, Path, Path | None], None]] = {
     "hf": write_hugging_face,
     "ctranslate2": write_ctranslate2,
+    "onnx": write_onnx,
 }
 
 
