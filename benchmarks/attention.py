@@ -194,6 +194,7 @@ def draw(found: dict[str, dict[int, float]], path: Path) -> None:
         "attend": ("attend", "attend, causal"),
         "a whole model": ("whole model",),
     }
+    longest = max(length for values in found.values() for length in values)
     with figures.style():
         from matplotlib.figure import Figure
 
@@ -206,7 +207,8 @@ def draw(found: dict[str, dict[int, float]], path: Path) -> None:
                 colour = "#8a93a0" if name == "plain formula" else "#b3470f" if name != "attend, causal" else "#e7a37f"
                 axes.plot(lengths, list(found[name].values()), marker="o", markersize=3.5, color=colour, label=name)
             axes.set_title(f"{title}: MB", loc="left")
-            axes.set_xlim(0, 1.05 * max(length for values in found.values() for length in values))
+            axes.set_xlim(0, 1.05 * longest)
+            axes.set_xticks([longest * quarter // 4 for quarter in range(5)])
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
