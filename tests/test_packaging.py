@@ -74,7 +74,9 @@ def test_every_import_of_the_source_is_declared() -> None:
                 names = [node.module or ""]
             for top in {name.split(".")[0] for name in names} - {"zhuyi"} - sys.stdlib_module_names:
                 providers = {distribution_name(name) for name in provided_by.get(top, [top])}
-                if not providers & declared(run_time_only=True):
+                # A probe compares with what it reads from, where that is installed.
+                is_probe = path.name == "probe.py" and top == "transformers"
+                if not providers & declared(run_time_only=True) and not is_probe:
                     undeclared.add(f"{path.relative_to(ROOT)}: {top}")
     assert not undeclared, sorted(undeclared)
 
