@@ -78,9 +78,7 @@ def test_every_import_of_the_source_is_declared() -> None:
                 names = [node.module or ""]
             for top in {name.split(".")[0] for name in names} - {"zhuyi"} - sys.stdlib_module_names:
                 providers = {distribution_name(name) for name in provided_by.get(top, [top])}
-                # A probe compares with what it reads from, where that is installed.
-                is_probe = path.name == "probe.py" and top == "transformers"
-                if not providers & declared(run_time_only=True) and not is_probe:
+                if not providers & declared(run_time_only=True):
                     undeclared.add(f"{path.relative_to(ROOT)}: {top}")
     assert undeclared == compared, sorted(undeclared ^ compared)
 
