@@ -499,7 +499,7 @@ def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch
                 raise InputError(f"model.name = {config.model.name} is not for the task {config.task}: it has no {key}")
             given = values[section][key]
             # A published vocabulary may have more rows than there are pieces and signs for spans.
-            if key == "vocab_size" and getattr(config.data, "sentinels", 0) and given > size:
+            if key == "vocab_size" and hasattr(config.data, "sentinels") and given > size:
                 continue
             if given and section == "model" and given != size:
                 raise InputError(f"{section}.{key} = {given}, but the tokenizer has {size}; leave it out")
