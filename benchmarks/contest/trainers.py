@@ -93,10 +93,12 @@ def zhuyi_config(shape: Shape) -> Any:
 def zhuyi(shape: Shape, setting: dict[str, Any]) -> Trainer:
     """A step as zhuyi's loop takes it."""
     from zhuyi.config import TrainConfig
+    from zhuyi.machine import keep_freed_memory
     from zhuyi.models.transformer import Transformer
     from zhuyi.nn.loss import projected_cross_entropy
     from zhuyi.training.optimizers import MasterAdam
 
+    keep_freed_memory()
     model = Transformer(zhuyi_config(shape))
     compute = copy.deepcopy(model).bfloat16() if setting["precision"] == "bfloat16" else model
     optimizer = MasterAdam(model, compute, TrainConfig(max_steps=1))

@@ -18,7 +18,7 @@ from torch import nn
 from zhuyi.atomic import replacing
 from zhuyi.config import RunConfig, TrainConfig, parse_config
 from zhuyi.errors import InputError
-from zhuyi.machine import choose_precision, peak_memory_gib
+from zhuyi.machine import choose_precision, keep_freed_memory, peak_memory_gib
 from zhuyi.metrics import LOWER_IS_BETTER
 from zhuyi.models import MODELS
 from zhuyi.nn.lora import adapt, merged
@@ -516,6 +516,7 @@ def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch
 
 
 def _set_machine(config: TrainConfig) -> None:
+    keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.deterministic:
