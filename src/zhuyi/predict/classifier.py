@@ -3,15 +3,9 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
-import numpy as np
-from torch import nn
-
-from zhuyi.config import RunConfig
 from zhuyi.data.windows import windows
-from zhuyi.predict.text_encoder import BATCH_TOKENS, TextEncoder
-from zhuyi.run_folder import RunFolder
+from zhuyi.predict.text_encoder import BATCH_TOKENS, EncoderRun
 from zhuyi.tasks.text_classification import label_probabilities
 
 
@@ -39,23 +33,8 @@ class Classification:
         return json.dumps(values, ensure_ascii=False)
 
 
-class Classifier:
+class Classifier(EncoderRun):
     """A classification run in memory: `model` is the module, `config` what it was made from."""
-
-    def __init__(self, encoder: TextEncoder, config: RunConfig, precision: str = "float32") -> None:
-        self.model: Any = encoder.model
-        self.config = config
-        self.precision = precision
-        self.tokenizer = encoder.tokenizer
-        self._encoder = encoder
-
-    @classmethod
-    def from_folder(cls, model: nn.Module, config: RunConfig, folder: RunFolder, precision: str) -> Self:
-        """Read the tokenizer too.
-
-        Raises: InputError: it is missing, broken, or of another model.
-        """
-        return cls(TextEncoder.from_folder(model, config, folder), config, precision)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -85,7 +64,3 @@ class Classifier:
         """As `classify`, one after the other, in memory bounded by a window of texts."""
         for window in windows(texts):
             yield from self.classify(window)
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Each text as a vector of length 1. Shape: returns (texts, D) float32."""
-        return self._encoder.embed(texts)

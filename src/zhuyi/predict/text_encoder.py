@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from zhuyi.config import RunConfig
 from zhuyi.data.batches import order
@@ -80,3 +81,26 @@ class TextEncoder:
             mean = mean_over(self.model(ids, mask, segments).float(), mask)  # (B, D)
             found[batch] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
         return found
+
+
+class EncoderRun:
+    """A run of an encoder in memory: `model` is the module, `config` what it was made from."""
+
+    def __init__(self, encoder: TextEncoder, config: RunConfig, precision: str = "float32") -> None:
+        self.model: Any = encoder.model
+        self.config = config
+        self.precision = precision
+        self.tokenizer = encoder.tokenizer
+        self._encoder = encoder
+
+    @classmethod
+    def from_folder(cls, model: nn.Module, config: RunConfig, folder: RunFolder, precision: str) -> Self:
+        """Read the tokenizer too.
+
+        Raises: InputError: it is missing, broken, or of another model.
+        """
+        return cls(TextEncoder.from_folder(model, config, folder), config, precision)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Each text as a vector of length 1. Shape: returns (texts, D) float32."""
+        return self._encoder.embed(texts)

@@ -2,19 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
-import numpy as np
 import torch
-from torch import nn
 
-from zhuyi.config import RunConfig
 from zhuyi.data.encoder_rows import encoder_row, mask_id, token_ids
 from zhuyi.data.tokenizers import SPACE
 from zhuyi.data.whole_words import CONTINUES
 from zhuyi.errors import InputError
-from zhuyi.predict.text_encoder import TextEncoder
-from zhuyi.run_folder import RunFolder
+from zhuyi.predict.text_encoder import EncoderRun
 
 GAP = "[MASK]"
 
@@ -28,23 +23,8 @@ class Candidate:
     text: str
 
 
-class WordFiller:
+class WordFiller(EncoderRun):
     """A masked-language-modelling run in memory: `model` is the module, `config` what it was made from."""
-
-    def __init__(self, encoder: TextEncoder, config: RunConfig, precision: str = "float32") -> None:
-        self.model: Any = encoder.model
-        self.config = config
-        self.precision = precision
-        self.tokenizer = encoder.tokenizer
-        self._encoder = encoder
-
-    @classmethod
-    def from_folder(cls, model: nn.Module, config: RunConfig, folder: RunFolder, precision: str) -> Self:
-        """Read the tokenizer too.
-
-        Raises: InputError: it is missing, broken, or of another model.
-        """
-        return cls(TextEncoder.from_folder(model, config, folder), config, precision)
 
     @torch.inference_mode()
     def fill(self, text: str, *, top: int = 5) -> list[list[Candidate]]:
@@ -69,10 +49,6 @@ class WordFiller:
         """Raise InputError where the run has no head that fills in words, as an imported encoder may."""
         if self.model.masked_word_head is None:
             raise InputError("this run has no head that fills in words; it is for embeddings")
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Each text as a vector of length 1. Shape: returns (texts, D) float32."""
-        return self._encoder.embed(texts)
 
     def _ids(self, text: str) -> list[int]:
         """The text's ids, signs included, with the mask's id in each gap."""

@@ -13,12 +13,13 @@ import numpy as np
 from zhuyi.atomic import replacing
 from zhuyi.data.corpus import Corpus, write_corpus
 from zhuyi.data.labelled_texts import LabelledText, Layout, read_all_texts
-from zhuyi.data.normalization import contains_han, normalize, simplify
+from zhuyi.data.normalization import contains_han, simplify
 from zhuyi.data.origins import forget_unless, origin_of
 from zhuyi.data.pairs import CleaningReport
 from zhuyi.data.splitting import hash_key, split_off
-from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
+from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
 from zhuyi.errors import InputError
+from zhuyi.tasks.text_data import find_tokenizer
 
 Announce = Callable[[str], None]
 SPLITS = ("train", "valid")
@@ -106,17 +107,14 @@ def prepare_texts(
 def prepare_tokenizer(
     config: TokenizerConfig, folder: Path, origin: str, texts: Corpus, announce: Announce
 ) -> Tokenizer:
-    """Train the tokenizer, unless it is there: from an earlier life, or laid there by the user."""
-    path, trained_from = folder / "tokenizer.json", folder / "cache" / "tokenizer-trained-from.json"
-    if trained_from.exists():
-        forget_unless(trained_from, origin, [path])
-    if not path.exists():
-        forget_unless(trained_from, origin, ())
-        both = (text for column in ("text", "second") for text in texts.texts(column))
-        tokenizer = train_tokenizer(both if config.verbatim else map(normalize, both), config)
-        tokenizer.save(path)
-        announce(f"trained a {config.kind} tokenizer: {tokenizer.vocab_size:,} pieces")
-    return Tokenizer.load(path)
+    """The run's tokenizer, trained on first and second texts where it is not there."""
+    return find_tokenizer(
+        config,
+        folder,
+        origin,
+        lambda: (text for column in ("text", "second") for text in texts.texts(column)),
+        announce,
+    )
 
 
 def prepare_rows(

@@ -121,14 +121,28 @@ DEFINE_TILE(6, 4)
 #define WIDE (4 * BLOCK)
 
 #ifdef __AMX_INT8__
-/* The same by the processor's matrix unit, for up to sixteen rows and WIDE weights, or thirty-two rows and half of them
-   at a time; as many rows of u are read. Asking for weights ahead of their use does not pay here. */
-static void one_tile(const uint8_t *u, long k_filled, const int8_t *packed, int32_t sums[4][16][BLOCK])
+/* The sums are in the matrix unit's tiles 0 to 3, the operands in the others. */
+static inline void zero_sums(void)
 {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+}
+
+static inline void store_sums(int32_t sums[4][16][BLOCK])
+{
+    _tile_stored(0, sums[0], 64);
+    _tile_stored(1, sums[1], 64);
+    _tile_stored(2, sums[2], 64);
+    _tile_stored(3, sums[3], 64);
+}
+
+/* The same by the processor's matrix unit, for up to sixteen rows and WIDE weights, or thirty-two rows and half of them
+   at a time; as many rows of u are read. Asking for weights ahead of their use does not pay here. */
+static void one_tile(const uint8_t *u, long k_filled, const int8_t *packed, int32_t sums[4][16][BLOCK])
+{
+    zero_sums();
     for (long k = 0; k < k_filled; k += 64) {
         const int8_t *w = packed + k * WIDE;
         _tile_loadd(4, u + k, k_filled);
@@ -141,18 +155,12 @@ static void one_tile(const uint8_t *u, long k_filled, const int8_t *packed, int3
         _tile_loadd(5, w + 192, 4 * WIDE);
         _tile_dpbusd(3, 4, 5);
     }
-    _tile_stored(0, sums[0], 64);
-    _tile_stored(1, sums[1], 64);
-    _tile_stored(2, sums[2], 64);
-    _tile_stored(3, sums[3], 64);
+    store_sums(sums);
 }
 
 static void two_tiles(const uint8_t *u, long k_filled, const int8_t *packed, int32_t sums[4][16][BLOCK])
 {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    zero_sums();
     for (long k = 0; k < k_filled; k += 64) {
         const int8_t *w = packed + k * WIDE;
         _tile_loadd(4, u + k, k_filled);
@@ -164,10 +172,7 @@ static void two_tiles(const uint8_t *u, long k_filled, const int8_t *packed, int
         _tile_dpbusd(1, 4, 7);
         _tile_dpbusd(3, 5, 7);
     }
-    _tile_stored(0, sums[0], 64);
-    _tile_stored(1, sums[1], 64);
-    _tile_stored(2, sums[2], 64);
-    _tile_stored(3, sums[3], 64);
+    store_sums(sums);
 }
 
 /* Up to thirty-two rows, and the blocks of weights from `first` to `end`, of which `sums` holds what was multiplied. */
