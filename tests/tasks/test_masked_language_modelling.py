@@ -26,7 +26,7 @@ from zhuyi.tasks.masked_language_modelling import (
     MaskedTextConfig,
     choose_words,
 )
-from zhuyi.training.loop import take_tokenizers
+from zhuyi.training.beginning import take_tokenizers
 
 TEXTS = [side for pair in number_pairs(40) for side in pair]
 

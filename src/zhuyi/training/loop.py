@@ -4,32 +4,31 @@ import copy
 import dataclasses
 import math
 import os
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from zhuyi.atomic import replacing
 from zhuyi.config import RunConfig, TrainConfig, parse_config
 from zhuyi.errors import InputError
 from zhuyi.machine import choose_precision, keep_freed_memory, peak_memory_gib
 from zhuyi.metrics import LOWER_IS_BETTER
 from zhuyi.models import MODELS
 from zhuyi.nn.lora import adapt, merged
-from zhuyi.run_folder import PUBLISHED, Checkpoint, RunFolder, find_run, named_weights, set_weights
+from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
 from zhuyi.tasks import TASKS
 from zhuyi.training.averaging import best_first, kept_steps, publish_average
+from zhuyi.training.beginning import take_tokenizers, take_weights
 from zhuyi.training.optimizers import MasterAdam
 from zhuyi.training.processes import Processes
 from zhuyi.training.run_log import RunLog
 from zhuyi.training.schedules import learning_rate
 from zhuyi.training.sharding import gather, shard
+from zhuyi.training.signals import SignalsNoted
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 PLATEAU_DECAY = 0.5
@@ -118,7 +117,7 @@ class _Training:
     def run(self) -> dict[str, Any]:
         self.log.start(self.progress.step, self.settings, self.progress.minutes)
         started = time.monotonic() - 60 * self.progress.minutes
-        with _SignalsNoted() as signals:
+        with SignalsNoted() as signals:
             if self._evaluation_is_due():  # a signal came before it in the last life
                 self._evaluate()
                 self._save()
@@ -205,7 +204,7 @@ class _Training:
         done = progress.step == 0 or (progress.evaluations and progress.evaluations[-1][0] == progress.step)
         return not done and (progress.step % self.settings.eval_every_steps == 0 or self._limit_reached())
 
-    def _agree(self, signals: "_SignalsNoted", started: float) -> None:
+    def _agree(self, signals: SignalsNoted, started: float) -> None:
         """All processes stop at the same step, on any one's signal and on the first one's clock."""
         first = (time.monotonic() - started) / 60 if self.processes.is_first else 0.0
         shared = self.processes.sum(torch.tensor([float(signals.noted), first], dtype=torch.float64))
@@ -345,7 +344,7 @@ class _Training:
             origin = self.folder.checkpoints_path / str(self.progress.step)
             set_weights(self.model, checkpoint.weights, origin)
         elif self.settings.init:
-            self._take_weights(find_run(self.settings.init))
+            self.log.say(take_weights(self.model, find_run(self.settings.init), self.folder))
 
     def _distribute(self) -> tuple["_Loss", nn.Module, MasterAdam]:
         """The loss in this process alone, the loss whose gradients all processes share, and what moves the weights."""
@@ -370,26 +369,6 @@ class _Training:
                 f"this run takes {total} micro-batches a step, which {count} processes cannot share evenly; resume "
                 f"with {' or '.join(filter(None, [', '.join(fitting[:-1]), fitting[-1]]))}"
             )
-
-    def _take_weights(self, other: RunFolder) -> None:
-        """Begin with another run's weights, of the same sizes and over the same pieces; of heads, those that fit."""
-        names = [path.name for path in sorted(self.folder.path.glob("tokenizer*.json"))]
-        for name in names:
-            if (
-                not (other.path / name).exists()
-                or (other.path / name).read_bytes() != (self.folder.path / name).read_bytes()
-            ):
-                raise InputError(
-                    f"train.init = {other.path}: its {name} is not this run's; the pieces must be the same"
-                )
-        own, found = named_weights(self.model), other.read_weights()
-        heads = tuple(f"{name}." for name in getattr(self.model, "HEADS", ()))
-        fits = {name for name in own.keys() & found.keys() if own[name].shape == found[name].shape}
-        anew = {name: weight for name, weight in own.items() if name.startswith(heads) and name not in fits}
-        taken = {name: weight for name, weight in found.items() if name in fits or not name.startswith(heads)}
-        set_weights(self.model, taken | anew, other.weights_path)
-        fresh = " and ".join(dict.fromkeys(name.partition(".")[0] for name in anew))
-        self.log.say(f"Beginning with the weights of {other.path}{f', and a new {fresh}' if fresh else ''}.")
 
     def try_largest_batch(self) -> None:
         """Forward and backward over the most expensive batch, so that memory runs out now or never."""
@@ -439,39 +418,6 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Any) -> Any:
         return self.task.loss(self.model, batch, smoothing=self.smoothing)
-
-
-class _SignalsNoted:
-    """SIGINT and SIGTERM are noted, and the step is finished; a second SIGINT interrupts at once."""
-
-    def __init__(self) -> None:
-        self.noted = False
-
-    def __enter__(self) -> "_SignalsNoted":
-        try:
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: its owner handles signals
-            self._before = {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.noted and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.noted = True
-
-
-def take_tokenizers(other: RunFolder, folder: RunFolder) -> None:
-    """Copy another run's tokenizers, where the folder has none of that name."""
-    for path in sorted((*other.path.glob("tokenizer*.json"), *other.path.glob(f"{PUBLISHED}/*"))):
-        own = folder.path / path.relative_to(other.path)
-        if not own.exists():
-            own.parent.mkdir(exist_ok=True)
-            with replacing(own) as unfinished:
-                unfinished.write_bytes(path.read_bytes())
 
 
 def seed_step(seed: int, step: int, micro_batch: int) -> None:
