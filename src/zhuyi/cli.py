@@ -358,16 +358,9 @@ def fill(
 ) -> None:
     """Fill the gaps of texts: the likeliest words, their probabilities, and the texts with them."""
     from zhuyi.predict import load
+    from zhuyi.writing import write_fillings
 
-    filler = load(run, precision, command="fill")
-    for text in texts:
-        for number, candidates in enumerate(filler.fill(text, top=top), 1):
-            if jsonl:
-                found = [{"word": c.word, "probability": round(c.probability, 5), "text": c.text} for c in candidates]
-                typer.echo(json.dumps({"text": text, "gap": number, "candidates": found}, ensure_ascii=False))
-            else:
-                for c in candidates:
-                    typer.echo(f"{c.probability:.4f}\t{c.word}\t{c.text}")
+    write_fillings(load(run, precision, command="fill"), texts, sys.stdout, top=top, as_json=jsonl)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Continued texts and conversations on a terminal or in a pipe, as they are written."""
+"""Continued texts, conversations and filled gaps on a terminal or in a pipe, as they are written."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import IO
 
 from zhuyi.decoding.config import GenerationConfig
 from zhuyi.predict.generator import Conversation, Generation, Generator
+from zhuyi.predict.word_filler import WordFiller
 
 BETWEEN = "---\n"
 
@@ -73,3 +74,14 @@ def _ask_for_more(is_terminal: bool) -> None:
     if is_terminal:
         sys.stderr.write("> ")
         sys.stderr.flush()
+
+
+def write_fillings(filler: WordFiller, texts: Iterable[str], out: IO[str], *, top: int, as_json: bool) -> None:
+    """Write for each gap of each text the likeliest words, a line each, or one object a gap."""
+    for text in texts:
+        for number, candidates in enumerate(filler.fill(text, top=top), 1):
+            if as_json:
+                found = [{"word": c.word, "probability": round(c.probability, 5), "text": c.text} for c in candidates]
+                out.write(json.dumps({"text": text, "gap": number, "candidates": found}, ensure_ascii=False) + "\n")
+            else:
+                out.writelines(f"{c.probability:.4f}\t{c.word}\t{c.text}\n" for c in candidates)
