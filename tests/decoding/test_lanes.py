@@ -36,9 +36,12 @@ def test_lanes_find_what_one_search_finds(toys, rule, count):
 
 def test_each_lane_has_a_thread_and_a_share_of_rows_and_cores(toys):
     threads, cores, decoders = set(), set(), [toys.Decoder(11) for _ in range(2)]
+    meeting = threading.Barrier(2, timeout=60)  # lest one lane be done before the other begins, and lend it its thread
 
     def watched(decoder):
         def step(tokens, state):
+            if threading.get_ident() not in threads:
+                meeting.wait()
             threads.add(threading.get_ident())
             cores.add(torch.get_num_threads())
             return decoder.step(tokens, state)
