@@ -28,12 +28,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def new_folder(out: Path) -> Iterator[Path]:
     """Fill the folder this gives; on success it becomes `out` at once, on failure nothing is left of it.
 
-    Raises: InputError: `out` exists and is not an empty folder, or its parent does not exist.
+    Folders above `out` that are missing are made.
+
+    Raises: InputError: `out` exists and is not an empty folder, or something above it is no folder.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} exists already; give a new folder by --out, or remove that one")
-    if not out.parent.is_dir():
-        raise InputError(f"{out} cannot be written: there is no folder {out.parent}; make it first")
+    missing = [folder for folder in out.parents if not folder.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{out} cannot be written: {out.parent} is no folder; give another --out") from None
     unfinished = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
@@ -44,6 +49,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in missing:
+            with contextlib.suppress(OSError):  # not empty: `out` is there, or somebody else's
+                folder.rmdir()
 
 
 def sync(path: Path) -> None:

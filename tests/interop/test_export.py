@@ -20,14 +20,25 @@ def test_a_folder_that_is_new_or_empty(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "new", "run"]
 
 
+def test_folders_above_are_made_and_go_with_a_failure(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run").path
+    export(run, "hf", tmp_path / "runs" / "mine" / "hf")
+    assert (tmp_path / "runs" / "mine" / "hf" / "config.json").exists()
+    for out in ("runs/others/out", "elsewhere/out"):
+        with pytest.raises(InputError, match="encoders are written"):
+            export(run, "onnx", tmp_path / out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "runs"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine"]
+
+
 def test_what_is_there_stays(tmp_path: Path) -> None:
     run = random_run(tmp_path / "run").path
     with pytest.raises(InputError, match="run exists already"):
         export(run, "hf", run)
     with pytest.raises(InputError, match=r"pairs\.tsv exists already"):
         export(run, "hf", run / "pairs.tsv")
-    with pytest.raises(InputError, match="there is no folder"):
-        export(run, "hf", tmp_path / "missing" / "out")
+    with pytest.raises(InputError, match=r"pairs\.tsv is no folder"):
+        export(run, "hf", run / "pairs.tsv" / "out")
     with pytest.raises(InputError, match="cannot export to tflite; choose hf or ctranslate2 or onnx"):
         export(run, "tflite", tmp_path / "out")
     assert sorted(FORMS) == ["ctranslate2", "hf", "onnx"]
