@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from zhuyi.errors import InputError
 from zhuyi.models import MODELS
 from zhuyi.nn.lora import LoraConfig
-from zhuyi.tasks import TASKS
+from zhuyi.tasks import TASKS, TaskType
 
 
 @dataclass(frozen=True)
@@ -190,18 +190,24 @@ def parse_config(values: Mapping[str, Any], origin: str) -> RunConfig:
     task = _choice(values.get("task"), TASKS, "task", origin)
     model = values.get("model", {})
     name = _choice(model.get("name") if isinstance(model, dict) else None, MODELS, "model.name", origin)
+    data = _parse(TASKS[task].data, values.get("data", {}), "data", origin)
     return RunConfig(
         task=task,
         model=_parse(MODELS[name].config, _sized(model, MODELS[name].sizes, origin), "model", origin),
-        data=_parse(TASKS[task].data, values.get("data", {}), "data", origin),
-        train=_monitored(_parse(TrainConfig, values.get("train", {}), "train", origin), TASKS[task].scores, origin),
+        data=data,
+        train=_monitored(_parse(TrainConfig, values.get("train", {}), "train", origin), TASKS[task], data, origin),
         decode=_parse_decode(task, values.get("decode"), origin),
     )
 
 
-def _monitored(train: TrainConfig, scores: Collection[str], origin: str) -> TrainConfig:
-    """The same with a score that the task has."""
-    name = _choice(train.monitor or next(iter(scores)), scores, "train.monitor", origin)
+def _monitored(train: TrainConfig, task: TaskType, data: Any, origin: str) -> TrainConfig:
+    """The same with a score that the task has, of such data."""
+    name = _choice(train.monitor or task.scores[0], task.scores, "train.monitor", origin)
+    if task.check_score is not None:
+        try:
+            task.check_score(data, name)
+        except ValueError as error:
+            raise InputError(f"{origin}: train.monitor: {error}") from None
     return dataclasses.replace(train, monitor=name)
 
 

@@ -119,6 +119,19 @@ def test_sizes_follow_from_the_data(run: Path, translator: Translator) -> None:
     assert config.train.monitor == "loss"
 
 
+def test_spans_alone_have_no_score_of_pairs(tmp_path: Path) -> None:
+    """Refused before training, which would come to it at its first evaluation."""
+    values = tiny_values(tmp_path)
+    of_pairs = parse_config(values | {"train": values["train"] | {"monitor": "bleu"}}, "tiny")
+    assert of_pairs.train.monitor == "bleu"
+    values["data"]["mixture"] = [part for part in values["data"]["mixture"] if part.get("objective") == "spans"]
+    assert parse_config(values, "tiny").train.monitor == "loss"
+    for score in ("bleu", "chrf"):
+        values["train"]["monitor"] = score
+        with pytest.raises(InputError, match=rf"^tiny: train.monitor: {score} is a score of pairs.*; choose loss$"):
+            parse_config(values, "tiny")
+
+
 def test_scores_are_those_of_the_translator(task: TextToTextTask, translator: Translator) -> None:
     """Training's losses and texts are what a user gets for the same pairs."""
     scores = task.evaluate(translator.model)

@@ -1,5 +1,6 @@
 """One file a task: its data, batches, loss and scores. `TASKS` says which names a config may use."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ class TaskType:
             `valid_loss`.
             commands: the sub-commands that serve its runs, the main one first.
             decode: the class of the section [decode]; None where nothing is searched for.
+            check_score: raises ValueError where a section [data] leads to no such score; None where all lead to all.
     """
 
     data: type[Any]
@@ -31,6 +33,7 @@ class TaskType:
     scores: tuple[str, ...]
     commands: tuple[str, ...]
     decode: type[Any] | None = None
+    check_score: Callable[[Any, str], None] | None = None
 
 
 TASKS: dict[str, TaskType] = {
@@ -47,6 +50,7 @@ TASKS: dict[str, TaskType] = {
         scores=("loss", "bleu", "chrf"),
         commands=("translate", "evaluate", "score", "attention", "export"),
         decode=DecodeConfig,
+        check_score=MixtureConfig.check_score,
     ),
     "language-modelling": TaskType(
         TextDataConfig,

@@ -133,6 +133,14 @@ class MixtureConfig:
         """How many tokens of a plain text are taken together, such that both sides keep to `max_len`."""
         return longest_within(self.max_len, self.span_share, self.mean_span)
 
+    def check_score(self, name: str) -> None:
+        """Whether evaluation gives such a score.
+
+        Raises: ValueError: it is one of pairs, and there are none.
+        """
+        if self.mixture and not self.prefixes and name != "loss":
+            raise ValueError(f"{name} is a score of pairs, but every part of data.mixture takes spans; choose loss")
+
     def describe(self) -> str:
         """The data in a line, for people."""
         return "; ".join(f"{part.name}: {', '.join(part.train)}" for part in self.mixture)
