@@ -16,6 +16,7 @@ from zhuyi.models.gpt import GptConfig
 from zhuyi.models.seq2seq import Seq2SeqConfig
 from zhuyi.models.t5 import T5Config
 from zhuyi.models.transformer import TransformerConfig
+from zhuyi.models.whisper import WhisperConfig
 from zhuyi.nn import attention
 from zhuyi.tasks.language_modelling import LanguageModellingTask, TextBatch
 from zhuyi.tasks.pair_data import PairBatch
@@ -85,6 +86,18 @@ def heads_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
         logits += [head(model.pooler(x)) for head in heads]
     losses = [F.cross_entropy(each, torch.arange(len(each)) % each.shape[-1]) for each in logits]
     return torch.stack(losses).sum()
+
+
+def speech_inputs(config: Any) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(3, config.num_mel_bins, config.frames, generator=generator, dtype=torch.float64)
+    tgt, tgt_mask = padded_ids([4, 9, 2], config.vocab_size, generator)
+    return {"features": features, "tgt": tgt, "tgt_mask": tgt_mask}
+
+
+def speech_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    logits, mask = model(**inputs), inputs["tgt_mask"]
+    return F.cross_entropy(logits[mask], inputs["tgt"].roll(-1, dims=1)[mask], reduction="sum")
 
 
 # Sizes pairwise different, so that no dimension can stand in for another: heads and head_dim are primes.
@@ -177,6 +190,20 @@ TINY: dict[str, Tiny] = {
         },
         lambda config: padded_pairs(config.vocab_size, config.vocab_size),
         translation_loss,
+    ),
+    "whisper": Tiny(
+        {
+            "tiny": WhisperConfig(
+                d_model=14, num_heads=2, d_ff=22, num_encoder_layers=3, num_decoder_layers=4, num_mel_bins=5,
+                window_seconds=0.26, max_len=41, vocab_size=29,
+            ),
+            "scaled": WhisperConfig(
+                d_model=30, num_heads=3, num_encoder_layers=2, num_decoder_layers=1, activation="relu", num_mel_bins=7,
+                window_seconds=0.38, scale_embeddings=True, half_positions=True, max_len=43, vocab_size=31,
+            ),
+        },
+        speech_inputs,
+        speech_loss,
     ),
 }  # fmt: skip
 

@@ -15,6 +15,8 @@ from zhuyi.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from zhuyi.models.t5 import PUBLISHED_SIZES as T5_SIZES
 from zhuyi.models.t5 import T5, T5Config
 from zhuyi.models.transformer import PUBLISHED_SIZES, Transformer, TransformerConfig
+from zhuyi.models.whisper import PUBLISHED_SIZES as WHISPER_SIZES
+from zhuyi.models.whisper import Whisper, WhisperConfig
 
 
 @dataclass(frozen=True)
@@ -32,4 +34,5 @@ MODELS: dict[str, Architecture] = {
     "bert": Architecture(BertConfig, Bert, dict(BERT_SIZES)),
     "gpt": Architecture(GptConfig, Gpt, dict(GPT_SIZES)),
     "t5": Architecture(T5Config, T5, dict(T5_SIZES)),
+    "whisper": Architecture(WhisperConfig, Whisper, dict(WHISPER_SIZES)),
 }

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zhuyi.nn import kernels
 from zhuyi.nn.dropout import dropout as drop
+from zhuyi.nn.kernels.program import Recorded
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import additive, causal_mask
@@ -144,6 +145,7 @@ class SelfAttention(nn.Module):
 
     Shape:  x (B, T, D), mask and position_bias broadcastable to (B, H, T, T); returns (B, T, D).
     Args:   scale: factor of the logits instead of 1 / sqrt(d).
+            key_bias: whether keys have a bias, where queries and values have.
             position_bias: added to the logits.
     Source: Vaswani et al. 2017, sections 3.2.2 and 3.2.3. Departure: the projections may have biases, as in most
             later implementations.
@@ -157,13 +159,14 @@ class SelfAttention(nn.Module):
         *,
         dropout: float = 0.0,
         bias: bool = True,
+        key_bias: bool = True,
         scale: float | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
         self.scale = scale
-        self.w_qkv = Linear(d_model, 3 * num_heads * head_dim, bias=bias, matrices=3)
+        self.w_qkv = Linear(d_model, 3 * num_heads * head_dim, bias=bias, matrices=3, biased=(True, key_bias, True))
         self.w_o = Linear(num_heads * head_dim, d_model, bias=bias)
 
     def forward(
@@ -178,6 +181,8 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         qkv = self.w_qkv(x)  # (B, T, 3 * H * d)
         for_kernel = maps is None and not causal and position_bias is None and self.scale is None
+        if for_kernel and isinstance(qkv, Recorded):
+            return self.w_o(qkv.attend_each_other(self.num_heads))
         if for_kernel and (heads := self._attend_by_kernel(qkv, mask)) is not None:
             return self.w_o(heads)
         q, k, v = (split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=-1))  # each (B, H, T, d)
@@ -206,7 +211,8 @@ class CrossAttention(nn.Module):
     W_K and W_V are the rows of one matrix, `w_kv`: a text's memory is projected once, whatever its answer's length.
 
     Shape:  x (B, T, D), memory (B, S, D), mask broadcastable to (B, H, T, S); returns (B, T, D).
-    Args:   scale: factor of the logits instead of 1 / sqrt(d).
+    Args:   key_bias: whether keys have a bias, where queries and values have.
+            scale: factor of the logits instead of 1 / sqrt(d).
     Source: Vaswani et al. 2017, section 3.2.3.
     """
 
@@ -218,6 +224,7 @@ class CrossAttention(nn.Module):
         *,
         dropout: float = 0.0,
         bias: bool = True,
+        key_bias: bool = True,
         scale: float | None = None,
     ) -> None:
         super().__init__()
@@ -225,7 +232,7 @@ class CrossAttention(nn.Module):
         self.dropout = dropout
         self.scale = scale
         self.w_q = Linear(d_model, num_heads * head_dim, bias=bias)
-        self.w_kv = Linear(d_model, 2 * num_heads * head_dim, bias=bias, matrices=2)
+        self.w_kv = Linear(d_model, 2 * num_heads * head_dim, bias=bias, matrices=2, biased=(key_bias, True))
         self.w_o = Linear(num_heads * head_dim, d_model, bias=bias)
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:

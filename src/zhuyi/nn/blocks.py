@@ -19,6 +19,7 @@ class LayerConfig:
     """What an encoder's and a decoder's layer have in common.
 
     Args:   bias: whether affine maps have one.
+            key_bias: whether attention's keys do, where the other maps do.
             gated: of the feed-forward network.
             attention_scale: factor of the logits instead of 1 / sqrt(head_dim).
     """
@@ -35,6 +36,7 @@ class LayerConfig:
     norm_epsilon: float = 1e-5
     norm: Norm = "layer"
     bias: bool = True
+    key_bias: bool = True
     gated: bool = False
     attention_scale: float | None = None
 
@@ -66,13 +68,25 @@ class Residual(nn.Module):
 
 def _self_attention(c: LayerConfig) -> SelfAttention:
     return SelfAttention(
-        c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout, bias=c.bias, scale=c.attention_scale
+        c.d_model,
+        c.num_heads,
+        c.head_dim,
+        dropout=c.attention_dropout,
+        bias=c.bias,
+        key_bias=c.key_bias,
+        scale=c.attention_scale,
     )
 
 
 def _cross_attention(c: LayerConfig) -> CrossAttention:
     return CrossAttention(
-        c.d_model, c.num_heads, c.head_dim, dropout=c.attention_dropout, bias=c.bias, scale=c.attention_scale
+        c.d_model,
+        c.num_heads,
+        c.head_dim,
+        dropout=c.attention_dropout,
+        bias=c.bias,
+        key_bias=c.key_bias,
+        scale=c.attention_scale,
     )
 
 

@@ -81,6 +81,6 @@ def pack(model: nn.Module, precision: str) -> nn.Module:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, Linear | OutputProjection):
-                bias = None if child.bias is None else child.bias.detach()
-                setattr(module, name, packed(child.weight.detach(), bias))
+                bias = child.whole_bias() if isinstance(child, Linear) else child.bias
+                setattr(module, name, packed(child.weight.detach(), None if bias is None else bias.detach()))
     return model
