@@ -21,6 +21,7 @@ STANDARD_INPUT = "-"
 BAD_UTF8, BAD_JSON, MISSING_COLUMN = "not UTF-8", "bad JSON", "missing column"
 EMPTY_SIDE, TOO_LONG, LENGTH_RATIO, DUPLICATE = "empty side", "too long", "length ratio", "duplicate"
 WRONG_ENCODING, EMPTY_TEXT = "of another encoding", "empty text or label"
+UNREADABLE_SOUND, NO_TEXT = "not readable as sound", "no text for it"
 REASONS = (
     BAD_UTF8,
     WRONG_ENCODING,
@@ -31,6 +32,8 @@ REASONS = (
     TOO_LONG,
     LENGTH_RATIO,
     DUPLICATE,
+    UNREADABLE_SOUND,
+    NO_TEXT,
 )
 
 _MAX_EXAMPLES = 20
@@ -66,7 +69,7 @@ class CleaningRules:
 
 @dataclass
 class CleaningReport:
-    """How many lines were read and kept, and which ones were left out for which reason.
+    """How many lines (or files) were read and kept, and which ones were left out for which reason.
 
     Args: things: what a line holds, in the plural.
     """
@@ -77,12 +80,12 @@ class CleaningReport:
     examples: dict[str, list[str]] = field(default_factory=dict)
     things: str = "pairs"
 
-    def drop(self, reason: str, origin: tuple[str, int]) -> None:
-        """Count a line left out, and name it if it is among the first of its reason."""
+    def drop(self, reason: str, origin: tuple[str, int | str]) -> None:
+        """Count a line, or a file of a folder, left out, and name it if it is among the first of its reason."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         examples = self.examples.setdefault(reason, [])
         if len(examples) < _MAX_EXAMPLES:
-            examples.append(f"{origin[0]}:{origin[1]}")
+            examples.append(f"{origin[0]}:{origin[1]}" if origin[1] else origin[0])
 
     def summary(self) -> str:
         """Say it in a few plain lines."""
