@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zhuyi.models import MODELS
 from zhuyi.models.bert import BertConfig
+from zhuyi.models.gman import GmanConfig
 from zhuyi.models.gpt import GptConfig
 from zhuyi.models.seq2seq import Seq2SeqConfig
 from zhuyi.models.t5 import T5Config
@@ -102,6 +103,34 @@ def speech_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 # Sizes pairwise different, so that no dimension can stand in for another: heads and head_dim are primes.
 TINY: dict[str, Tiny] = {
+def picture_inputs(config: Any) -> dict[str, Tensor]:
+    size = config.image_size
+    images = torch.randn(3, config.num_channels, size, size, generator=torch.Generator().manual_seed(2))
+    return {"images": images.double()}
+
+
+def label_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    task = object.__new__(ImageClassificationTask)  # the loss alone, which needs no data
+    batch = PictureBatch(inputs["images"], torch.arange(3), torch.tensor([0.7, 1.0, 0.2]))
+    return task.loss(model, batch, smoothing=0.1)[0]
+
+
+def forecasting_inputs(config: Any) -> dict[str, Tensor]:
+    """Five steps of history and four to come, of three places in a week."""
+    generator = torch.Generator().manual_seed(2)
+    history = config.mean + config.std * torch.randn(3, 5, config.num_sensors, generator=generator, dtype=torch.float64)
+    slots = torch.tensor([[2], [5], [9]]) + torch.arange(9)
+    days = torch.tensor([[3], [4], [6]]) + slots // config.slots_a_day
+    return {"history": history, "times": torch.stack((days % 7, slots % config.slots_a_day), dim=-1)}
+
+
+def forecasting_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """Against random values around what was measured, which no forecast is always above."""
+    generator = torch.Generator().manual_seed(3)
+    forecast = model(**inputs)
+    return (forecast - torch.randn(forecast.shape, generator=generator, dtype=torch.float64)).abs().sum()
+
+
     "transformer": Tiny(
         {
             "paper": TransformerConfig(
@@ -178,6 +207,24 @@ TINY: dict[str, Tiny] = {
     ),
     "t5": Tiny(
         {
+    "gman": Tiny(
+        {
+            "paper": GmanConfig(
+                d_model=10, num_heads=2, num_layers=2, num_sensors=7, slots_a_day=12, d_embedding=6, mean=0.3, std=1.7,
+            ),
+            "code": GmanConfig(
+                d_model=15, num_heads=3, num_layers=1, num_sensors=11, slots_a_day=14, embedding="given",
+                d_embedding=4, days="workday", causal=False, values_read_embedding=True, output_layers=True,
+                gaps="value", mean=0.1, std=1.3,
+            ),
+            "groups": GmanConfig(
+                d_model=14, num_heads=2, num_layers=1, num_sensors=11, num_groups=3, slots_a_day=13, days="none",
+                embedding="learned", mean=0.2, std=1.9,
+            ),
+        },
+        forecasting_inputs,
+        forecasting_loss,
+    ),
             "plain": T5Config(
                 d_model=14, num_heads=2, head_dim=5, d_ff=22, num_encoder_layers=3, num_decoder_layers=4,
                 num_buckets=9, max_distance=13, max_len=41, vocab_size=29,

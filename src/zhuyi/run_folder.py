@@ -206,8 +206,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:
-    """A module's parameters under their names, a tied one once."""
-    return {name: parameter.detach() for name, parameter in module.named_parameters()}
+    """A module's parameters, and the buffers that it keeps with them, under their names; a tied one once."""
+    weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    buffers = dict(module.named_buffers())
+    if buffers:
+        kept = module.state_dict()
+        weights |= {name: buffer for name, buffer in buffers.items() if name in kept}
+    return weights
 
 
 def set_weights(module: nn.Module, weights: Mapping[str, Tensor], origin: Path) -> None:

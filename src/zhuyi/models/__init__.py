@@ -8,6 +8,8 @@ from torch import nn
 
 from zhuyi.models.bert import PUBLISHED_SIZES as BERT_SIZES
 from zhuyi.models.bert import Bert, BertConfig
+from zhuyi.models.gman import PUBLISHED_SIZES as GMAN_SIZES
+from zhuyi.models.gman import Gman, GmanConfig
 from zhuyi.models.gpt import PUBLISHED_SIZES as GPT_SIZES
 from zhuyi.models.gpt import Gpt, GptConfig
 from zhuyi.models.seq2seq import PUBLISHED_SIZES as SEQ2SEQ_SIZES
@@ -36,3 +38,4 @@ MODELS: dict[str, Architecture] = {
     "t5": Architecture(T5Config, T5, dict(T5_SIZES)),
     "whisper": Architecture(WhisperConfig, Whisper, dict(WHISPER_SIZES)),
 }
+    "gman": Architecture(GmanConfig, Gman, dict(GMAN_SIZES)),
