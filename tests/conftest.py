@@ -17,8 +17,10 @@ from zhuyi.models.gpt import GptConfig
 from zhuyi.models.seq2seq import Seq2SeqConfig
 from zhuyi.models.t5 import T5Config
 from zhuyi.models.transformer import TransformerConfig
+from zhuyi.models.vit import VitConfig
 from zhuyi.models.whisper import WhisperConfig
 from zhuyi.nn import attention
+from zhuyi.tasks.image_classification import ImageClassificationTask, PictureBatch
 from zhuyi.tasks.language_modelling import LanguageModellingTask, TextBatch
 from zhuyi.tasks.pair_data import PairBatch
 from zhuyi.tasks.translation import TranslationTask
@@ -251,6 +253,24 @@ def forecasting_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
         },
         speech_inputs,
         speech_loss,
+    ),
+    "vit": Tiny(
+        {
+            "class": VitConfig(
+                patch_size=3, d_model=14, num_heads=2, d_ff=22, num_layers=3, stochastic_depth=0.1, image_size=12,
+                num_channels=1, num_labels=5,
+            ),
+            "mean": VitConfig(
+                patch_size=2, d_model=15, num_heads=3, d_ff=19, num_layers=2, activation="relu", norm_epsilon=1e-3,
+                pooling="mean", d_pooler=8, pooler_activation="gelu", image_size=6, num_channels=3, num_labels=4,
+            ),
+            "distilled": VitConfig(
+                patch_size=4, d_model=22, num_heads=2, d_ff=17, num_layers=1, distillation_token=True,
+                distillation_head=True, image_size=8, num_channels=3, num_labels=7,
+            ),
+        },
+        picture_inputs,
+        label_loss,
     ),
 }  # fmt: skip
 

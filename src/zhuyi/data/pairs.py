@@ -22,6 +22,8 @@ BAD_UTF8, BAD_JSON, MISSING_COLUMN = "not UTF-8", "bad JSON", "missing column"
 EMPTY_SIDE, TOO_LONG, LENGTH_RATIO, DUPLICATE = "empty side", "too long", "length ratio", "duplicate"
 WRONG_ENCODING, EMPTY_TEXT = "of another encoding", "empty text or label"
 UNREADABLE_SOUND, NO_TEXT = "not readable as sound", "no text for it"
+NO_PICTURE, DAMAGED = "not a picture", "cut short or damaged"
+TOO_SMALL, TOO_LARGE = "too small", "too large"
 REASONS = (
     BAD_UTF8,
     WRONG_ENCODING,
@@ -34,6 +36,10 @@ REASONS = (
     DUPLICATE,
     UNREADABLE_SOUND,
     NO_TEXT,
+    NO_PICTURE,
+    DAMAGED,
+    TOO_SMALL,
+    TOO_LARGE,
 )
 
 _MAX_EXAMPLES = 20

@@ -17,6 +17,8 @@ from zhuyi.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from zhuyi.models.t5 import PUBLISHED_SIZES as T5_SIZES
 from zhuyi.models.t5 import T5, T5Config
 from zhuyi.models.transformer import PUBLISHED_SIZES, Transformer, TransformerConfig
+from zhuyi.models.vit import PUBLISHED_SIZES as VIT_SIZES
+from zhuyi.models.vit import Vit, VitConfig
 from zhuyi.models.whisper import PUBLISHED_SIZES as WHISPER_SIZES
 from zhuyi.models.whisper import Whisper, WhisperConfig
 
@@ -36,6 +38,7 @@ MODELS: dict[str, Architecture] = {
     "bert": Architecture(BertConfig, Bert, dict(BERT_SIZES)),
     "gpt": Architecture(GptConfig, Gpt, dict(GPT_SIZES)),
     "t5": Architecture(T5Config, T5, dict(T5_SIZES)),
+    "vit": Architecture(VitConfig, Vit, dict(VIT_SIZES)),
     "whisper": Architecture(WhisperConfig, Whisper, dict(WHISPER_SIZES)),
 }
     "gman": Architecture(GmanConfig, Gman, dict(GMAN_SIZES)),

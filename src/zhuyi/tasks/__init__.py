@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhuyi.decoding.config import DecodeConfig, GenerationConfig
+from zhuyi.tasks.image_classification import ImageClassificationTask, PictureDataConfig
 from zhuyi.tasks.language_modelling import LanguageModellingTask
 from zhuyi.tasks.masked_language_modelling import MaskedLanguageModellingTask, MaskedTextConfig
 from zhuyi.tasks.mixture import MixtureConfig
@@ -70,5 +71,11 @@ TASKS: dict[str, TaskType] = {
         TextClassificationTask,
         scores=("accuracy", "macro_f1", "loss"),
         commands=("classify", "embed", "evaluate", "export"),
+    ),
+    "image-classification": TaskType(
+        PictureDataConfig,
+        ImageClassificationTask,
+        scores=("accuracy", "macro_f1", "loss"),
+        commands=("classify", "evaluate", "attention", "export"),
     ),
 }

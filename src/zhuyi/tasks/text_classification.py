@@ -263,17 +263,19 @@ def label_probabilities(model: ClassifyingModel, rows: Sequence[EncoderRow], bat
     return np.stack([found[i] for i in range(len(rows))])
 
 
-def find_labels(labels: Iterator[str]) -> tuple[str, ...]:
+def find_labels(labels: Iterator[str], things: str = "texts", most: int = MOST_LABELS) -> tuple[str, ...]:
     """The different labels, numbers by their size and others by their letters.
 
+    Args:   things: what is labelled, in the plural.
+            most: more different ones are no labels.
     Raises: InputError: there is one alone, or too many to be labels.
     """
     names = set(labels)
     if len(names) < 2:
         raise InputError(
-            f"all texts have the label '{min(names, default='')}'; classification needs two labels or more"
+            f"all {things} have the label '{min(names, default='')}'; classification needs two labels or more"
         )
-    if len(names) > MOST_LABELS:
+    if len(names) > most:
         raise InputError(
             f"the column of labels has {len(names):,} different ones, '{min(names, key=len)[:30]}' for one: is it that "
             "of the texts? name the columns of label and text by --columns 2,1"

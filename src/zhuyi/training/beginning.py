@@ -30,6 +30,8 @@ def take_weights(model: nn.Module, other: RunFolder, folder: RunFolder) -> str:
                 f"train.init = {other.path}: its {path.name} is not this run's; the pieces must be the same"
             )
     own, found = named_weights(model), other.read_weights()
+    if hasattr(model, "fitted"):  # it knows how to take weights that were made for inputs of another size
+        found = model.fitted(found)
     heads = tuple(f"{name}." for name in getattr(model, "HEADS", ()))
     fits = {name for name in own.keys() & found.keys() if own[name].shape == found[name].shape}
     anew = {name: weight for name, weight in own.items() if name.startswith(heads) and name not in fits}

@@ -448,7 +448,8 @@ def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch
             if key == "vocab_size" and hasattr(config.data, "sentinels") and given > size:
                 continue
             if given and section == "model" and given != size:
-                raise InputError(f"{section}.{key} = {given}, but the tokenizer has {size}; leave it out")
+                whose = "tokenizer has" if key.endswith("vocab_size") else "data have"
+                raise InputError(f"{section}.{key} = {given}, but the {whose} {size}; leave it out")
             values[section][key] = given or size
     reach, longest = values["model"].get("max_len"), values["data"].get("max_len")
     if reach and longest and reach < longest:

@@ -1,0 +1,294 @@
+"""Pictures with labels from folders, idx files and arrays: read to one size, and each one left out is named."""
+
+import gzip
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from zhuyi.data.pairs import DAMAGED, NO_PICTURE, TOO_LARGE, TOO_SMALL, CleaningReport
+from zhuyi.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# What is opened: nothing that another program would have to be called for.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+LEAST_SIDE = 4  # pixels; a page's invisible picture has one
+MOST_PIXELS = 200_000_000  # a few kilobytes can unpack to as many as memory holds
+
+Fit = Literal["crop", "stretch"]
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+class BadPicture(InputError):
+    """A picture that cannot be read; `reason` is one of the report's."""
+
+    def __init__(self, name: str, reason: str, found: str) -> None:
+        super().__init__(f"{name}: {reason} ({found}); leave it out, or save it again as a JPEG or PNG")
+        self.reason = reason
+
+
+class Picture(NamedTuple):
+    """A picture's name for people, its label, and where it is: a file, or its pixels (H, W) or (H, W, C) in uint8."""
+
+    name: str
+    label: str
+    source: "str | np.ndarray"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What every picture becomes: a square of pixels.
+
+    Args:   size: of its sides.
+            channels: 1 is grey, 3 red, green and blue.
+            fit: how another rectangle becomes a square: its middle is cut out (`crop`), or its sides are pulled to the
+            same length (`stretch`).
+            resample: how pixels are found that are not there.
+    """
+
+    size: int
+    channels: int
+    fit: Fit = "crop"
+    resample: Resample = "bilinear"
+
+
+def list_pictures(sources: Sequence[str], labels: Sequence[str], report: CleaningReport) -> list[Picture]:
+    """The pictures of all sources; nothing of a file is read but what lies in arrays.
+
+    Args:   sources: folders with a sub-folder a class, "IMAGES,LABELS" in the idx form (`.gz` or not), or a `.npz` of
+            two arrays, `images` (N, H, W) or (N, H, W, C) in uint8 and `labels` (N,).
+            labels: the names of numbered ones, where they are given.
+    Raises: InputError: there is no such source, it has another form, or no picture is in it.
+    """
+    found: list[Picture] = []
+    for source in sources:
+        if Path(source).is_dir():
+            found += _in_folder(Path(source), report)
+        elif source.endswith(".npz"):
+            found += _in_npz(source, labels)
+        elif "," in source:
+            found += _in_idx(source, labels)
+        else:
+            raise InputError(
+                f"{source}: expected a folder with a sub-folder a class, IMAGES,LABELS in the idx form, or a .npz"
+            )
+    if not found:
+        raise InputError(f"no picture in {' '.join(sources)}: {report.summary()}")
+    return found
+
+
+def files_of(sources: Sequence[str]) -> list[str]:
+    """The files that sources stand for: of a folder all below it.
+
+    Raises: InputError: there is no such folder or file.
+    """
+    found = []
+    for source in sources:
+        if Path(source).is_dir():
+            found += list(_walk(source))
+        else:
+            found.append(source)
+    return found
+
+
+def pictures_below(folder: str) -> list[str]:
+    """All files below a folder whose names end as pictures' do, in the order of their names."""
+    return [path for path in _walk(folder) if path.lower().endswith(ENDINGS)]
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _in_folder(folder: Path, report: CleaningReport) -> Iterator[Picture]:
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not classes:
+        raise InputError(f"{folder}: no folder inside; expected one a class, such as {folder / 'cat' / 'a.jpg'}")
+    for label in classes:
+        for path in _walk(str(folder / label)):
+            if path.lower().endswith(ENDINGS):
+                yield Picture(path, label, path)
+            elif os.path.basename(path).lower() not in ("thumbs.db", "desktop.ini"):
+                report.total += 1
+                report.drop(NO_PICTURE, (path, 0))
+
+
+def _in_npz(path: str, labels: Sequence[str]) -> Iterator[Picture]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if missing := {"images", "labels"} - set(arrays.files):
+                raise InputError(
+                    f"{path}: no array '{min(missing)}' in it, but {', '.join(arrays.files) or 'none'}; expected "
+                    "images (N, H, W) or (N, H, W, C) in uint8 and labels (N,)"
+                )
+            return _in_arrays(path, arrays["images"], arrays["labels"], labels)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not readable as a .npz of plain arrays ({' '.join(str(error).split())})") from None
+
+
+def _in_idx(source: str, labels: Sequence[str]) -> Iterator[Picture]:
+    images_path, _, labels_path = source.partition(",")
+    return _in_arrays(images_path, read_idx(images_path), read_idx(labels_path), labels)
+
+
+def _in_arrays(path: str, images: np.ndarray, numbers: np.ndarray, labels: Sequence[str]) -> Iterator[Picture]:
+    is_picture = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+    if images.dtype != np.uint8 or not is_picture:
+        raise InputError(
+            f"{path}: images of {images.dtype} and shape {images.shape}; expected uint8 (N, H, W) or (N, H, W, 1 or 3)"
+        )
+    if numbers.shape != images.shape[:1]:
+        raise InputError(f"{path}: {len(images):,} pictures, but labels of shape {numbers.shape}; expected one each")
+    if labels and numbers.dtype.kind in "iu":
+        if not 0 <= int(numbers.min(initial=0)) <= int(numbers.max(initial=0)) < len(labels):
+            raise InputError(
+                f"{path}: labels from {numbers.min()} to {numbers.max()}, but data.labels names {len(labels)} from 0"
+            )
+        names = [labels[number] for number in numbers]
+    else:
+        names = [str(label) for label in numbers]
+    rows = zip(names, images, strict=True)
+    return (Picture(f"{path}, picture {row}", label, pixels) for row, (label, pixels) in enumerate(rows, 1))
+
+
+_IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
+
+def read_idx(path: str) -> np.ndarray:
+    """An array in the form that MNIST came in, gzipped if its name ends in .gz.
+
+    Raises: InputError: no such file, another form, or fewer numbers than it says.
+    """
+    try:
+        with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+            data = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}; check the file") from None
+    zeros, kind, dims = struct.unpack(">HBB", data[:4]) if len(data) >= 4 else (1, 0, 0)
+    if zeros or kind not in _IDX_TYPES or len(data) < 4 + 4 * dims:
+        raise InputError(f"{path}: not in the idx form, which begins with two zeros, a type and the number of sides")
+    sides = struct.unpack(f">{dims}I", data[4 : 4 + 4 * dims])
+    form = np.dtype(_IDX_TYPES[kind])
+    wanted, there = int(np.prod(sides)) * form.itemsize, len(data) - 4 - 4 * dims
+    if wanted != there:
+        raise InputError(f"{path}: sides {sides} want {wanted:,} bytes, but {there:,} are there; fetch it again")
+    return np.frombuffer(data, form, offset=4 + 4 * dims).astype(form.newbyteorder("="), copy=False).reshape(sides)
+
+
+def pillow() -> Any:
+    """The library that reads pictures.
+
+    Raises: InputError: the extra `image` is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise InputError('pictures need the package pillow: pip install "zhuyi[image]"') from None
+    return Image
+
+
+def open_picture(source: "str | np.ndarray | Image", name: str) -> "Image":
+    """A picture as it is to be seen, in grey (mode L) or in colours (RGB), what is transparent over white.
+
+    Raises: BadPicture: the file is no picture, is damaged, or is of a size that cannot be.
+            InputError: there is no such file.
+    """
+    library = pillow()
+    if isinstance(source, np.ndarray):
+        return library.fromarray(source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source)
+    try:
+        image = library.open(source, formats=FORMATS) if isinstance(source, str) else source
+        _check_size(image.size, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd but readable notes in files
+            return _upright(image)
+    except library.UnidentifiedImageError:
+        raise BadPicture(name, NO_PICTURE, f"none of {', '.join(FORMATS)}") from None
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"cannot read {name}: {error.strerror}; check the path") from None
+    except library.DecompressionBombError as error:
+        raise BadPicture(name, TOO_LARGE, " ".join(str(error).split())) from None
+    except BadPicture:
+        raise
+    except Exception as error:  # readers of broken files raise whatever comes
+        raise BadPicture(name, DAMAGED, " ".join(str(error).split()) or type(error).__name__) from None
+
+
+def look(source: "str | np.ndarray", name: str) -> tuple[tuple[int, int], int]:
+    """A picture's width and height and its channels, 1 or 3, from the first bytes of its file.
+
+    Raises: BadPicture: as `open_picture`, as far as these bytes tell.
+    """
+    if isinstance(source, np.ndarray):
+        return (source.shape[1], source.shape[0]), 3 if source.ndim == 3 and source.shape[2] == 3 else 1
+    library = pillow()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with library.open(source, formats=FORMATS) as image:
+                _check_size(image.size, name)
+                return image.size, 1 if image.mode in ("1", "L", "LA", "I", "F") or image.mode[:2] == "I;" else 3
+    except library.UnidentifiedImageError:
+        raise BadPicture(name, NO_PICTURE, f"none of {', '.join(FORMATS)}") from None
+    except library.DecompressionBombError as error:
+        raise BadPicture(name, TOO_LARGE, " ".join(str(error).split())) from None
+    except BadPicture:
+        raise
+    except OSError as error:
+        raise BadPicture(name, DAMAGED, " ".join(str(error).split())) from None
+
+
+def to_pixels(image: "Image", shape: Shape) -> np.ndarray:
+    """A picture as a square. Shape: returns (size, size, channels) uint8."""
+    library = pillow()
+    image = image.convert("L" if shape.channels == 1 else "RGB")
+    if image.size != (shape.size, shape.size):
+        box = None
+        if shape.fit == "crop":
+            side = min(image.size)
+            left, top = (image.width - side) / 2, (image.height - side) / 2
+            box = (left, top, left + side, top + side)
+        image = image.resize(
+            (shape.size, shape.size), library.Resampling[shape.resample.upper()], box=box, reducing_gap=None
+        )
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if min(size) < LEAST_SIDE:
+        raise BadPicture(name, TOO_SMALL, f"{width} x {height} pixels; at least {LEAST_SIDE} x {LEAST_SIDE} are wanted")
+    if width * height > MOST_PIXELS:
+        raise BadPicture(name, TOO_LARGE, f"{width} x {height} pixels; at most {MOST_PIXELS:,} are read")
+
+
+def _upright(image: "Image") -> "Image":
+    """In grey or colours, turned as the camera noted."""
+    from PIL import ImageOps
+
+    library = pillow()
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode[:2] == "I;":
+        wide = np.asarray(image).astype(np.float64)  # 16 bits a pixel, which pillow would cut off at 255
+        return library.fromarray(
+            (wide / (257 if wide.max(initial=0) > 255 else 1)).clip(0, 255).round().astype("uint8")
+        )
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = library.alpha_composite(library.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
