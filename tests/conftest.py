@@ -103,8 +103,6 @@ def speech_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     return F.cross_entropy(logits[mask], inputs["tgt"].roll(-1, dims=1)[mask], reduction="sum")
 
 
-# Sizes pairwise different, so that no dimension can stand in for another: heads and head_dim are primes.
-TINY: dict[str, Tiny] = {
 def picture_inputs(config: Any) -> dict[str, Tensor]:
     size = config.image_size
     images = torch.randn(3, config.num_channels, size, size, generator=torch.Generator().manual_seed(2))
@@ -133,6 +131,8 @@ def forecasting_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     return (forecast - torch.randn(forecast.shape, generator=generator, dtype=torch.float64)).abs().sum()
 
 
+# Sizes pairwise different, so that no dimension can stand in for another: heads and head_dim are primes.
+TINY: dict[str, Tiny] = {
     "transformer": Tiny(
         {
             "paper": TransformerConfig(
@@ -207,8 +207,6 @@ def forecasting_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
         encoder_inputs,
         next_token_loss,
     ),
-    "t5": Tiny(
-        {
     "gman": Tiny(
         {
             "paper": GmanConfig(
@@ -227,6 +225,8 @@ def forecasting_loss(model: Any, inputs: dict[str, Tensor]) -> Tensor:
         forecasting_inputs,
         forecasting_loss,
     ),
+    "t5": Tiny(
+        {
             "plain": T5Config(
                 d_model=14, num_heads=2, head_dim=5, d_ff=22, num_encoder_layers=3, num_decoder_layers=4,
                 num_buckets=9, max_distance=13, max_len=41, vocab_size=29,

@@ -40,5 +40,5 @@ MODELS: dict[str, Architecture] = {
     "t5": Architecture(T5Config, T5, dict(T5_SIZES)),
     "vit": Architecture(VitConfig, Vit, dict(VIT_SIZES)),
     "whisper": Architecture(WhisperConfig, Whisper, dict(WHISPER_SIZES)),
-}
     "gman": Architecture(GmanConfig, Gman, dict(GMAN_SIZES)),
+}
