@@ -13,8 +13,8 @@ from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
 from zhuyi.nn.feedforward import ACTIVATIONS, Activation
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
-from zhuyi.nn.masks import padding_mask
 from zhuyi.nn.positions import LearnedPositions
+from zhuyi.nn.sequences import run_layers
 
 INITIAL_STD = 0.02
 
@@ -161,9 +161,11 @@ class Bert(nn.Module):
         if self.segment_embedding is not None:
             x = x + self.segment_embedding(torch.zeros_like(ids) if segments is None else segments)
         x = self.embedding_dropout(self.embedding_norm(x))
-        may_attend = padding_mask(mask)
+        return run_layers(self._encode, x, mask, maps)
+
+    def _encode(self, x: Tensor, mask: Tensor | None, maps: Maps | None) -> Tensor:
         for i, layer in enumerate(self.encoder_layers):
-            x = layer(x, may_attend, maps, f"encoder.{i}")
+            x = layer(x, mask, maps, f"encoder.{i}")
         return x
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from zhuyi.nn.feedforward import Activation
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
 from zhuyi.nn.positions import LearnedPositions, SinusoidalPositions
+from zhuyi.nn.sequences import run_layers
 from zhuyi.nn.state import DecoderState
 
 
@@ -182,15 +183,21 @@ class Transformer(nn.Module):
 
         Shape: src (B, S), src_mask (B, S).
         """
-        mask = padding_mask(src_mask)
         positions = torch.arange(src.shape[1], device=src.device)
         x = self.embedding_dropout(self.source_embedding(src) + self.source_positions(positions))  # (B, S, D)
+        mask = padding_mask(src_mask)
+        if self.config.memory == "layerwise":
+            return Memory(tuple(self.encoder_norm(y) for y in self._encode(x, mask, maps)), mask)
+        last = run_layers(lambda *given: self.encoder_norm(self._encode(*given)[-1]), x, src_mask, maps)
+        return Memory((last,), mask)
+
+    def _encode(self, x: Tensor, mask: Tensor | None, maps: Maps | None) -> list[Tensor]:
+        """The output of each layer."""
         layers: list[Tensor] = []
         for i, layer in enumerate(self.encoder_layers):
             x = layer(x, mask, maps, f"encoder.{i}")
             layers.append(x)
-        kept = layers if self.config.memory == "layerwise" else [x]
-        return Memory(tuple(self.encoder_norm(y) for y in kept), mask)
+        return layers
 
     def decode(self, tgt: Tensor, memory: Memory, maps: Maps | None = None) -> Tensor:
         """Hidden states of all target positions at once.

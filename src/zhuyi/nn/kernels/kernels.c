@@ -3,6 +3,7 @@
    Compiled on the user's machine at first need and kept in the user's cache folder; without it the same arithmetic is
    done by torch's operations. */
 
+#include <float.h>
 #include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
@@ -12,7 +13,9 @@
 #define BLOCK 16
 #define FEW_ROWS 6 /* for no more, the matrix unit has nothing to win */
 #define AHEAD 4096 /* bytes of weights asked for before they are needed */
+#define MOST_ASKED_FOR 16384 /* bytes of keys, before their head's turn: what the first cache has room for */
 #define FEW_OPERATIONS 32768 /* for no more, a second thread costs more than it brings */
+#define ROWS_AT_ONCE 192 /* of sequences: their values stay in a core's cache, and weights are read for many at once */
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 /* Products of a few float rows with int8 weights, for processors with AVX512-VNNI.
@@ -421,6 +424,72 @@ static inline void average(const float *const *keys, long there, long count, con
     }
 }
 
+/* Behind the last column that group g attends: of a shorter text's padding nothing is read. */
+static long end_of(const struct cached *cached, long g)
+{
+    long end = cached->columns;
+    if (cached->bias)
+        while (end > 0 && cached->bias[g * cached->columns + end - 1] <= -FLT_MAX)
+            end--;
+    return end;
+}
+
+/* Head h of group g: as `attend` has it. */
+static void attend_head(const struct cached *cached, long g, long h, const float *q, long q_stride, int writes,
+                        float *keys, float *values, float *out)
+{
+    const struct cached s = *cached;
+    const long row = s.heads * s.d;
+    float *k = keys + g * s.group_stride + h * s.head_stride;
+    float *v = values + g * s.group_stride + h * s.head_stride;
+    if (writes)
+        for (long w = 0; w < s.width; w++) {
+            const float *new = q + (g * s.width + w) * q_stride + row + h * s.d;
+            long there = ((s.columns - 1) * s.places + w) * s.d;
+            memcpy(k + there, new, s.d * sizeof(float));
+            memcpy(v + there, new + row, s.d * sizeof(float));
+        }
+    const long first = s.starts ? s.starts[g] : 0, count = end_of(cached, g) - first;
+    float weights[s.columns + 16]; /* of column first + c at c */
+    const float *rows[s.columns + 16];
+    for (long w = 0; w < s.width; w++) {
+        const uint8_t *from = s.origins ? s.origins + g * s.origins_group + w * s.origins_row : 0;
+        const float *query = q + (g * s.width + w) * q_stride + h * s.d;
+        if (from || w == 0)
+            for (long c = 0; c < count + 15; c++) { /* the last one again where there are no more */
+                long at = first + MIN(c, count - 1);
+                rows[c] = k + (at * s.places + (from ? from[at] : 0)) * s.d;
+            }
+        __m512 most = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
+        for (long c = 0; c < count; c += 16) {
+            __mmask16 mask = first_of(count - c);
+            __m512 x = _mm512_mul_ps(dot_sixteen(query, rows + c, s.d), _mm512_set1_ps(s.scale));
+            if (s.bias)
+                x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, s.bias + g * s.columns + first + c));
+            _mm512_storeu_ps(weights + c, x);
+            most = _mm512_mask_max_ps(most, mask, x, most);
+        }
+        most = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+        for (long c = 0; c < count; c += 16) {
+            __m512 x = exp_of(_mm512_sub_ps(_mm512_loadu_ps(weights + c), most));
+            x = _mm512_maskz_mov_ps(first_of(count - c), x);
+            _mm512_storeu_ps(weights + c, x);
+            sums = _mm512_add_ps(sums, x);
+        }
+        average(rows, v - k, count, weights, _mm512_reduce_add_ps(sums), s.d, out + ((g * s.width + w) * s.heads + h) * s.d);
+    }
+}
+
+/* The next head's keys and values begin to come while this one's are attended: as each is short, and its own place in
+   memory, the processor foresees none of them. */
+static void ask_for(const char *keys, long bytes, long there)
+{
+    for (long i = 0; i < bytes; i += 64) {
+        _mm_prefetch(keys + i, _MM_HINT_T0);
+        _mm_prefetch(keys + there + i, _MM_HINT_T0);
+    }
+}
+
 /* q (groups, width, heads, d) with q_stride between rows; out (groups, width, heads, d). All threads of the region that
    calls it share the work.
 
@@ -429,50 +498,14 @@ static inline void average(const float *const *keys, long there, long count, con
 static void attend(const struct cached *cached, const float *q, long q_stride, int writes, float *keys, float *values,
                    float *out)
 {
-    const struct cached s = *cached;
-    const long row = s.heads * s.d;
+    const long heads = cached->heads, bytes = cached->places * cached->d * sizeof(float);
 #pragma omp for collapse(2) schedule(static)
-    for (long g = 0; g < s.groups; g++)
-        for (long h = 0; h < s.heads; h++) {
-            float *k = keys + g * s.group_stride + h * s.head_stride;
-            float *v = values + g * s.group_stride + h * s.head_stride;
-            if (writes)
-                for (long w = 0; w < s.width; w++) {
-                    const float *new = q + (g * s.width + w) * q_stride + row + h * s.d;
-                    long there = ((s.columns - 1) * s.places + w) * s.d;
-                    memcpy(k + there, new, s.d * sizeof(float));
-                    memcpy(v + there, new + row, s.d * sizeof(float));
-                }
-            long first = s.starts ? s.starts[g] : 0;
-            float weights[s.columns + 16]; /* of column first + c at c */
-            const float *rows[s.columns + 16];
-            long count = s.columns - first;
-            for (long w = 0; w < s.width; w++) {
-                const uint8_t *from = s.origins ? s.origins + g * s.origins_group + w * s.origins_row : 0;
-                const float *query = q + (g * s.width + w) * q_stride + h * s.d;
-                for (long c = 0; c < count + 15; c++) { /* the last one again where there are no more */
-                    long at = first + MIN(c, count - 1);
-                    rows[c] = k + (at * s.places + (from ? from[at] : 0)) * s.d;
-                }
-                __m512 most = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-                for (long c = 0; c < count; c += 16) {
-                    __mmask16 mask = first_of(count - c);
-                    __m512 x = _mm512_mul_ps(dot_sixteen(query, rows + c, s.d), _mm512_set1_ps(s.scale));
-                    if (s.bias)
-                        x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, s.bias + g * s.columns + first + c));
-                    _mm512_storeu_ps(weights + c, x);
-                    most = _mm512_mask_max_ps(most, mask, x, most);
-                }
-                most = _mm512_set1_ps(_mm512_reduce_max_ps(most));
-                for (long c = 0; c < count; c += 16) {
-                    __m512 x = exp_of(_mm512_sub_ps(_mm512_loadu_ps(weights + c), most));
-                    x = _mm512_maskz_mov_ps(first_of(count - c), x);
-                    _mm512_storeu_ps(weights + c, x);
-                    sums = _mm512_add_ps(sums, x);
-                }
-                average(rows, v - k, count, weights, _mm512_reduce_add_ps(sums), s.d,
-                        out + ((g * s.width + w) * s.heads + h) * s.d);
-            }
+    for (long g = 0; g < cached->groups; g++)
+        for (long h = 0; h < heads; h++) {
+            const long next_g = h + 1 < heads ? g : MIN(g + 1, cached->groups - 1), next_h = (h + 1) % heads;
+            const char *next = (const char *)(keys + next_g * cached->group_stride + next_h * cached->head_stride);
+            ask_for(next, MIN(end_of(cached, next_g) * bytes, MOST_ASKED_FOR), (char *)values - (char *)keys);
+            attend_head(cached, g, h, q, q_stride, writes, keys, values, out);
         }
 }
 
@@ -614,13 +647,13 @@ void add_norm(const float *x, const float *y, long rows, long d, const float *we
 
 /* A step of a decoder as a list of operations, so that one call and one team of threads do all of it. Values are numbered
    buffers, (rows, width) each. */
-enum kind { LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY };
-enum activation { RELU, GELU_TANH, SILU };
+enum kind { LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY, ATTEND_EACH_OTHER };
+enum activation { RELU, GELU_TANH, SILU, GELU };
 
 /* As `Program` in Python fills it. */
 struct operation {
     long kind, from, other, to, width; /* `other`: what is added, or -1 */
-    long detail;                       /* the layer, or the activation */
+    long detail;                       /* the layer, the activation, or how many heads */
     const struct weights *weights;
     const float *scale, *shift;
     float epsilon, least; /* `least`: 0 where what is negative becomes 0, else -infinity */
@@ -640,11 +673,19 @@ struct program {
     long most_filled; /* the largest k_filled of all weights */
 };
 
+/* Sequences lie one behind the other: sequence i is the rows from starts[i] to starts[i + 1]. */
+struct sequences {
+    long count;
+    const int64_t *starts;
+};
+
+/* What the operations of one run work on. */
 struct step {
     long rows;
     struct rows quantized;
     float **values;
     struct layers past, memory;
+    struct sequences sequences;
 };
 
 /* 1 / (1 + e^-x) */
@@ -654,6 +695,21 @@ static inline __m512 sigmoid_of(__m512 x)
     __m512 small = exp_of(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(x)));
     __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
     return _mm512_div_ps(_mm512_mask_mov_ps(one, negative, small), _mm512_add_ps(one, small));
+}
+
+/* The normal distribution's share below x, to two parts in ten million (Abramowitz and Stegun 1964, 7.1.26). */
+static inline __m512 share_below(__m512 x)
+{
+    const __m512 one = _mm512_set1_ps(1.0f), z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f));
+    const __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(z, _mm512_set1_ps(0.3275911f), one));
+    static const float coefficients[] = {1.061405429f, -1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
+    __m512 y = _mm512_set1_ps(coefficients[0]);
+    for (int i = 1; i < 5; i++)
+        y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(coefficients[i]));
+    __m512 beyond = exp_of(_mm512_fnmadd_ps(z, z, _mm512_setzero_ps())); /* of what lies further out than |x|, half */
+    beyond = _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(y, t), beyond), _mm512_set1_ps(0.5f));
+    __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    return _mm512_mask_mov_ps(_mm512_sub_ps(one, beyond), negative, beyond);
 }
 
 static void activate(const float *x, long count, long activation, float *out)
@@ -666,6 +722,8 @@ static void activate(const float *x, long count, long activation, float *out)
             v = _mm512_max_ps(_mm512_setzero_ps(), v); /* in this order what is not a number stays one */
         else if (activation == SILU)
             v = _mm512_mul_ps(v, sigmoid_of(v));
+        else if (activation == GELU)
+            v = _mm512_mul_ps(v, share_below(v));
         else { /* 0.5 (1 + tanh(z)) = sigmoid(2 z) */
             __m512 cube = _mm512_mul_ps(_mm512_mul_ps(v, v), v);
             __m512 z = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), v);
@@ -683,6 +741,21 @@ static void add(const float *x, const float *y, long count, float *out)
         __m512 v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i));
         _mm512_mask_storeu_ps(out + i, mask, v);
     }
+}
+
+/* All rows of each sequence attend each other: qkv (rows, 3, heads, d), out (rows, heads, d). */
+static void attend_each_other(const float *qkv, struct sequences sequences, long heads, long d, float *out)
+{
+    const long row = heads * d, first = sequences.starts[0];
+#pragma omp for collapse(2) schedule(static)
+    for (long i = 0; i < sequences.count; i++)
+        for (long h = 0; h < heads; h++) {
+            long start = sequences.starts[i] - first, length = sequences.starts[i + 1] - sequences.starts[i];
+            const struct cached cached = {.groups = 1, .heads = heads, .width = length, .d = d, .head_stride = d,
+                                          .columns = length, .places = 3 * heads, .scale = 1 / sqrtf(d)};
+            float *q = (float *)qkv + start * 3 * row;
+            attend_head(&cached, 0, h, q, 3 * row, 0, q + row, q + 2 * row, out + start * row);
+        }
 }
 
 static void do_operation(const struct operation *o, const struct step *s)
@@ -711,11 +784,15 @@ static void do_operation(const struct operation *o, const struct step *s)
     case ATTEND_MEMORY:
         attend(layers->cached, x, o->width, 0, keys, values, out);
         break;
+    case ATTEND_EACH_OTHER:
+        attend_each_other(x, s->sequences, o->detail, o->width / o->detail, out);
+        break;
     }
 }
 
-/* x (rows, widths[0]), out (rows, widths[1]). Returns whether there was the memory for it. */
-int run_program(const struct program *program, long rows, float *x, struct layers past, struct layers memory, float *out)
+/* By as many threads as may be: x (rows, widths[0]), out (rows, widths[1]). Returns whether there was the memory. */
+static int run(const struct program *program, long rows, float *x, struct layers past, struct layers memory,
+               struct sequences sequences, float *out)
 {
     long bytes = bytes_of_rows(rows, program->most_filled), first = (bytes + 63) / 64 * 64;
     bytes = first;
@@ -731,7 +808,7 @@ int run_program(const struct program *program, long rows, float *x, struct layer
         values[i] = next;
         next += rows * program->widths[i];
     }
-    const struct step step = {rows, rows_in(space, rows, program->most_filled), values, past, memory};
+    const struct step step = {rows, rows_in(space, rows, program->most_filled), values, past, memory, sequences};
 #pragma omp parallel
     {
         begin_products(rows);
@@ -741,4 +818,37 @@ int run_program(const struct program *program, long rows, float *x, struct layer
     }
     free(space);
     return 1;
+}
+
+/* A step of a decoder. */
+int run_program(const struct program *program, long rows, float *x, struct layers past, struct layers memory, float *out)
+{
+    return run(program, rows, x, past, memory, (struct sequences){0, 0}, out);
+}
+
+/* Whole sequences. No row needs one of another sequence: where there are rows enough, each thread does all operations with
+   a few sequences at a time, whose values stay in its core's cache, and the threads never wait for each other. */
+int run_sequences(const struct program *program, const int64_t *starts, long count, float *x, float *out)
+{
+    const struct layers none = {0};
+    const long rows = starts[count];
+    if (rows <= ROWS_AT_ONCE)
+        return run(program, rows, x, none, none, (struct sequences){count, starts}, out);
+    long *firsts = malloc((count + 1) * sizeof(long)), num_chunks = 0; /* the first sequence of each chunk */
+    if (!firsts)
+        return 0;
+    for (long i = 0; i < count; i++)
+        if (i == 0 || starts[i + 1] - starts[firsts[num_chunks - 1]] > ROWS_AT_ONCE)
+            firsts[num_chunks++] = i;
+    firsts[num_chunks] = count;
+    int is_done = 1;
+#pragma omp parallel for schedule(dynamic, 1) reduction(&& : is_done)
+    for (long c = 0; c < num_chunks; c++) {
+        const long first = firsts[c], start = starts[first], end = starts[firsts[c + 1]];
+        const struct sequences some = {firsts[c + 1] - first, starts + first};
+        is_done = is_done && run(program, end - start, x + start * program->widths[0], none, none, some,
+                                 out + start * program->widths[1]);
+    }
+    free(firsts);
+    return is_done;
 }

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from zhuyi.nn.kernels import FLOAT, LONG, POINTER, Cached, Int8Weights, Layers, checked
 
-LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY = range(6)
-RELU, GELU_TANH, SILU = range(3)
+LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY, ATTEND_EACH_OTHER = range(7)
+RELU, GELU_TANH, SILU, GELU = range(4)
 BEGINNING, RESULT = 0, 1  # the first values of a program; those between them and the result follow
 
 
@@ -71,6 +71,9 @@ class Recorded:
     def attend_memory(self, layer: int) -> "Recorded":
         return self._then(ATTEND_MEMORY, self.width, detail=layer)
 
+    def attend_each_other(self, num_heads: int) -> "Recorded":
+        return self._then(ATTEND_EACH_OTHER, self.width // 3, detail=num_heads)
+
     def flatten(self, first: int, last: int) -> "Recorded":
         """Rows side by side or one below the other are the same rows."""
         return self
@@ -115,9 +118,7 @@ def _silu(x: Recorded, inplace: bool = False) -> Recorded:
 
 
 def _gelu(x: Recorded, approximate: str = "none") -> Recorded:
-    if approximate != "tanh":
-        raise NotRecordableError("gelu by the error function")
-    return x.activate(GELU_TANH)
+    return x.activate(GELU_TANH if approximate == "tanh" else GELU)
 
 
 FUNCTIONS: dict[Any, Callable[..., Recorded]] = {
@@ -179,6 +180,16 @@ class Program:
         out = x.new_empty(rows, self._out)
         source = NO_LAYERS if memory is None else memory.layers
         checked(library.run_program(self._address, rows, x.data_ptr(), past.layers, source, out.data_ptr()))
+        return out
+
+    def run_sequences(self, library: ctypes.CDLL, x: Tensor, starts: Tensor) -> Tensor:
+        """Of sequences one behind the other, sequence i the rows from starts[i] to starts[i + 1].
+
+        Shape: x (rows, D); starts (sequences + 1,) int64; returns (rows, width of the result).
+        """
+        x = x.contiguous()
+        out = x.new_empty(x.shape[0], self._out)
+        checked(library.run_sequences(self._address, starts.data_ptr(), len(starts) - 1, x.data_ptr(), out.data_ptr()))
         return out
 
 
