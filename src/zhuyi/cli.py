@@ -430,7 +430,7 @@ def import_(
 @app.command()
 def export(
     run: Run,
-    to: Annotated[str, typer.Option(help="hf (Hugging Face transformers), ctranslate2, or onnx (encoders).")],
+    to: Annotated[str, typer.Option(help="hf (Hugging Face transformers), ctranslate2, or onnx (encoders and GPTs).")],
     out: Annotated[Path, typer.Option(help="The folder to write; a new one.")],
 ) -> None:
     """Write a run as a model folder of another library; its README says how to use it and what is not carried."""

@@ -25,7 +25,7 @@ def test_folders_above_are_made_and_go_with_a_failure(tmp_path: Path) -> None:
     export(run, "hf", tmp_path / "runs" / "mine" / "hf")
     assert (tmp_path / "runs" / "mine" / "hf" / "config.json").exists()
     for out in ("runs/others/out", "elsewhere/out"):
-        with pytest.raises(InputError, match="encoders are written"):
+        with pytest.raises(InputError, match="this is a transformer"):
             export(run, "onnx", tmp_path / out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "runs"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine"]
@@ -44,8 +44,8 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert sorted(FORMS) == ["ctranslate2", "hf", "onnx"]
 
 
-def test_only_encoders_become_onnx(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot export to onnx: encoders are written, this is a transformer"):
+def test_what_has_a_memory_does_not_become_onnx(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot export to onnx: encoders and GPTs are written, this is a transformer"):
         export(random_run(tmp_path / "run").path, "onnx", tmp_path / "out")
 
 

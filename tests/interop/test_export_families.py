@@ -13,20 +13,25 @@ from zhuyi.config import parse_config
 from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizer
 from zhuyi.errors import InputError
 from zhuyi.interop import export, import_run
+from zhuyi.interop.probe import Comparison
 from zhuyi.models import MODELS
 from zhuyi.run_folder import RunFolder, named_weights
 
 pytestmark = pytest.mark.peers
 
 
+def checked(comparison: Comparison | None) -> None:
+    """Export has compared, and found the same."""
+    assert comparison is not None and comparison.difference is not None and comparison.difference < 1e-5
+    if comparison.texts:
+        assert comparison.texts[0] == comparison.texts[1]
+
+
 @pytest.mark.parametrize("variant", ["gpt2-untied", "bert-both", "bert-labels", "distilbert-words", "t5-gated"])
 def test_out_again_as_it_came_in(variant: str, tmp_path: Path) -> None:
     VARIANTS[variant](tmp_path / "hf")
     import_run(tmp_path / "hf", tmp_path / "run")
-    comparison = export(tmp_path / "run", "hf", tmp_path / "again")
-    assert comparison is not None and comparison.difference is not None and comparison.difference < 1e-5
-    if comparison.texts:
-        assert comparison.texts[0] == comparison.texts[1]
+    checked(export(tmp_path / "run", "hf", tmp_path / "again"))
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "again"))
     assert first.keys() <= second.keys()
     for name, weight in first.items():
@@ -82,10 +87,7 @@ def own_run(path: Path, kind: str, **model: Any) -> Path:
 
 @pytest.mark.parametrize("kind", SIZES)
 def test_a_run_of_our_own(kind: str, tmp_path: Path) -> None:
-    comparison = export(own_run(tmp_path / "run", kind), "hf", tmp_path / "hf")
-    assert comparison is not None and comparison.difference is not None and comparison.difference < 1e-5
-    if comparison.texts:
-        assert comparison.texts[0] == comparison.texts[1]
+    checked(export(own_run(tmp_path / "run", kind), "hf", tmp_path / "hf"))
 
 
 @pytest.mark.parametrize(
@@ -103,9 +105,9 @@ def test_what_they_cannot_express(kind: str, model: dict[str, Any], message: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["bert", "labels"])
-def test_an_encoder_as_onnx(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["bert", "labels", "gpt"])
+def test_what_has_no_memory_as_onnx(kind: str, tmp_path: Path) -> None:
     """Export compares it by itself, at other shapes than it was written with."""
     pytest.importorskip("onnxruntime")
-    export(own_run(tmp_path / "run", kind), "onnx", tmp_path / "onnx")
+    checked(export(own_run(tmp_path / "run", kind), "onnx", tmp_path / "onnx"))
     assert {path.name for path in (tmp_path / "onnx").iterdir()} >= {"model.onnx", "tokenizer.json", "README.md"}

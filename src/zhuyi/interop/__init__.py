@@ -17,8 +17,14 @@ from zhuyi.run_folder import PUBLISHED, find_run
 
 __all__ = ["FORMS", "export", "import_run"]
 
-FORMS: dict[str, Callable[[Any, Path, Path | None], None]] = {
-    "hf": write_hugging_face,
+
+def _hugging_face(predictor: Any, folder: Path, published: Path | None) -> Comparison:
+    write_hugging_face(predictor, folder, published)
+    return compare(predictor, PublishedFolder(folder))
+
+
+FORMS: dict[str, Callable[[Any, Path, Path | None], Comparison | None]] = {
+    "hf": _hugging_face,
     "ctranslate2": write_ctranslate2,
     "onnx": write_onnx,
 }
@@ -28,13 +34,13 @@ def export(run: str | Path, to: str, out: str | Path) -> Comparison | None:
     """Write a run's folder, or a shipped model, as a folder of another library; it appears whole or not at all.
 
     Args:   to: a key of `FORMS`.
-    Returns: of `hf`, what comparing it with transformers said.
+    Returns: what comparing it with that library said.
     Raises: InputError: no such form, `out` is in use, that library cannot express the model or is not installed.
+            ArithmeticError: it computes something else.
     """
     if to not in FORMS:
         raise InputError(f"cannot export to {to}; choose {' or '.join(FORMS)}")
     with new_folder(Path(out)) as unfinished:
         published = find_run(run).path / PUBLISHED
         predictor = load(run, "float32", "cpu", command="export")
-        FORMS[to](predictor, unfinished, published if published.is_dir() else None)
-        return compare(predictor, PublishedFolder(unfinished)) if to == "hf" else None
+        return FORMS[to](predictor, unfinished, published if published.is_dir() else None)

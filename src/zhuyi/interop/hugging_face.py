@@ -18,6 +18,7 @@ from zhuyi.models.bert import to_published as bert_weights
 from zhuyi.models.gpt import to_published as gpt_weights
 from zhuyi.models.t5 import to_published as t5_weights
 from zhuyi.run_folder import named_weights, write_tensors
+from zhuyi.tasks.translation import never_written
 
 
 @dataclass(frozen=True)
@@ -152,13 +153,12 @@ WRITERS: dict[str, Callable[[Any], Written]] = {"transformer": _transformer, "t5
 
 def generation_config(decode: DecodeConfig, max_len: int, signs: Signs) -> dict[str, Any]:
     """The run's search, as far as `generate` has its options."""
-    never = {signs.pad, signs.bos, signs.unk} - {signs.eos} if decode.forbidden is None else set(decode.forbidden)
     values: dict[str, Any] = {
         "pad_token_id": signs.pad,
         "bos_token_id": signs.bos,
         "eos_token_id": signs.eos,
         "decoder_start_token_id": signs.bos,
-        "suppress_tokens": sorted(never) or None,
+        "suppress_tokens": sorted(never_written(signs, decode.forbidden)) or None,
         **({"renormalize_logits": True} if decode.renormalize else {}),
         "max_length": max_len,
         "num_beams": decode.beam,

@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing a run with transformers.
+    """What came of comparing a run with another library on the same model.
 
     Args:   difference: the largest between logits (or hidden states); None: not compared.
             reason: why not.
@@ -39,12 +39,13 @@ class Comparison:
     difference: float | None = None
     reason: str = ""
     texts: tuple[int, int] | None = None
+    library: str = "transformers"
 
     def __str__(self) -> str:
         if self.difference is None:
-            return f"not compared with transformers ({self.reason})"
+            return f"not compared with {self.library} ({self.reason})"
         alike = f"; {self.texts[0]} of {self.texts[1]} texts alike" if self.texts else ""
-        return f"with transformers, on a probe: numbers differ by at most {self.difference:.1e}{alike}"
+        return f"with {self.library}, on a probe: numbers differ by at most {self.difference:.1e}{alike}"
 
 
 def compare(predictor: Any, folder: PublishedFolder) -> Comparison:
@@ -194,20 +195,20 @@ def _texts(search: Search, rows: Sequence[Sequence[int]], tokenizer: Tokenizer, 
     return [tokenizer.decode(tokens) for tokens in kept]
 
 
-def checked_difference(ours: Tensor, theirs: Tensor) -> float:
+def checked_difference(ours: Tensor, theirs: Tensor, library: str = "transformers") -> float:
     """The largest difference of two tensors.
 
     Raises: ArithmeticError: it is more than rounding explains.
     """
     if ours.shape != theirs.shape:
         raise ArithmeticError(
-            f"the run's numbers have the shape {tuple(ours.shape)}, transformers' {tuple(theirs.shape)}"
+            f"the run's numbers have the shape {tuple(ours.shape)}, those of {library} {tuple(theirs.shape)}"
         )
     difference = float((ours - theirs).abs().max())
     allowed = TOLERANCE * max(1.0, float(theirs.abs().max()))
     if not difference <= allowed:
         raise ArithmeticError(
-            f"on a probe the run's numbers differ from transformers' by up to {difference:.2g}, and {allowed:.2g} "
+            f"on a probe the run's numbers differ from those of {library} by up to {difference:.2g}, and {allowed:.2g} "
             "would be rounding; nothing was written"
         )
     return difference

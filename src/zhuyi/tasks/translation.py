@@ -264,8 +264,7 @@ def open_search(
     """
     device = next(model.parameters()).device
     signs = signs or Signs()
-    never = _never_written(signs) if forbidden is None else forbidden
-    free = (Suppress(never), *((RepetitionGuard(signs.eos),) if guarded else ()))
+    free = (Suppress(never_written(signs, forbidden)), *((RepetitionGuard(signs.eos),) if guarded else ()))
     return Search(
         lambda requests: _begin(model, requests, device, signs.bos),
         model.step,
@@ -282,12 +281,12 @@ def forbid_beyond(decode: DecodeConfig, tokenizer: Tokenizer, vocab_size: int) -
     beyond = range(tokenizer.vocab_size, vocab_size)
     if not beyond:
         return decode
-    never = _never_written(tokenizer.signs) if decode.forbidden is None else decode.forbidden
-    return replace(decode, forbidden=(*sorted(never), *beyond))
+    return replace(decode, forbidden=(*sorted(never_written(tokenizer.signs, decode.forbidden)), *beyond))
 
 
-def _never_written(signs: Signs) -> frozenset[int]:
-    return frozenset((signs.pad, signs.bos, signs.unk)) - {signs.eos}
+def never_written(signs: Signs, forbidden: Sequence[int] | None) -> frozenset[int]:
+    """The ids that no search writes: those `forbidden`, and where none are named the signs but for the end."""
+    return frozenset((signs.pad, signs.bos, signs.unk)) - {signs.eos} if forbidden is None else frozenset(forbidden)
 
 
 def _rule(decode: DecodeConfig, n_best: int) -> Rule:
