@@ -68,13 +68,13 @@ def draws_for(seed: int, epoch: int, row: int) -> Generator:
 
 
 def speech_example(
-    row: int, rows: int, look: Look, config: AugmentConfig, window_seconds: float, rng: Generator, *, most_text: int
+    row: int, rows: int, look: Look, config: AugmentConfig, window_seconds: float, rng: Generator, *, most_bytes: int
 ) -> tuple[np.ndarray, str]:
     """A recording, perhaps with others behind it, and their texts.
 
     Args:   row: of the recording that is there in any case, at its own speed if it would be too long otherwise.
             rows: how many recordings there are to draw others from.
-            most_text: characters; no recording is added that would make the text longer.
+            most_bytes: no recording is added that would make the text longer: no token has less than a byte.
     """
     room = round(window_seconds * SAMPLE_RATE_HZ)
     samples, text = look(row)
@@ -86,7 +86,7 @@ def speech_example(
         samples, text = look(other)
         samples = _at_other_speed(samples, config.speed, rng)
         pause = _pause(config, rng)
-        if used + pause + len(samples) > room or sum(map(len, texts)) + len(text) > most_text:
+        if used + pause + len(samples) > room or len(join_texts([*texts, text]).encode()) > most_bytes:
             break
         pieces += [np.zeros(pause, np.float32), samples]
         texts.append(text)
@@ -118,8 +118,8 @@ def noise_of(length: int, rng: Generator) -> np.ndarray:
     elif kind < 0.85:
         time = np.arange(length) / SAMPLE_RATE_HZ
         tone = rng.uniform(40, 400)
-        noise = sum(np.sin(2 * np.pi * tone * (k + 1) * time + rng.uniform(0, 6)) / (k + 1) for k in range(4))
-        noise = noise + 0.1 * rng.standard_normal(length)
+        tones = [np.sin(2 * np.pi * tone * k * time + rng.uniform(0, 6)) / k for k in range(1, 5)]
+        noise = np.sum(tones, axis=0) + 0.1 * rng.standard_normal(length)
     else:
         clicks = rng.random(length) < rng.uniform(0.5, 20) / SAMPLE_RATE_HZ
         noise = 0.02 * rng.standard_normal(length) + np.where(clicks, rng.standard_normal(length) * 5, 0.0)

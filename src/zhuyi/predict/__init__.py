@@ -13,10 +13,12 @@ from zhuyi.models import MODELS
 from zhuyi.nn.packed import can_pack_bfloat16, pack
 from zhuyi.predict.classifier import Classification, Classifier
 from zhuyi.predict.generator import Conversation, Generation, Generator
+from zhuyi.predict.transcriber import SoundMaps, Transcriber
 from zhuyi.predict.translator import PairScore, TextMaps, Translation, Translator
 from zhuyi.predict.word_filler import Candidate, WordFiller
 from zhuyi.run_folder import RunFolder, find_run, set_weights
 from zhuyi.tasks import TASKS
+from zhuyi.tasks.transcription import Transcription
 
 __all__ = [
     "PRECISIONS",
@@ -29,7 +31,10 @@ __all__ = [
     "Generator",
     "PairScore",
     "Predictor",
+    "SoundMaps",
     "TextMaps",
+    "Transcriber",
+    "Transcription",
     "Translation",
     "Translator",
     "WordFiller",
@@ -61,6 +66,7 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "text-to-text": Translator,
     "language-modelling": Generator,
     "masked-language-modelling": WordFiller,
+    "speech-recognition": Transcriber,
     "text-classification": Classifier,
 }
 

@@ -10,9 +10,12 @@ from zhuyi.tasks.language_modelling import LanguageModellingTask
 from zhuyi.tasks.masked_language_modelling import MaskedLanguageModellingTask, MaskedTextConfig
 from zhuyi.tasks.mixture import MixtureConfig
 from zhuyi.tasks.pair_data import PairDataConfig
+from zhuyi.tasks.speech_data import SpeechDataConfig
+from zhuyi.tasks.speech_recognition import SpeechRecognitionTask
 from zhuyi.tasks.text_classification import LabelledDataConfig, TextClassificationTask
 from zhuyi.tasks.text_data import TextDataConfig
 from zhuyi.tasks.text_to_text import TextToTextTask
+from zhuyi.tasks.transcription import TranscriptionConfig
 from zhuyi.tasks.translation import TranslationTask
 
 
@@ -65,6 +68,13 @@ TASKS: dict[str, TaskType] = {
         MaskedLanguageModellingTask,
         scores=("loss", "accuracy"),
         commands=("fill", "embed", "evaluate", "export"),
+    ),
+    "speech-recognition": TaskType(
+        SpeechDataConfig,
+        SpeechRecognitionTask,
+        scores=("wer", "cer", "loss"),
+        commands=("transcribe", "evaluate", "attention", "export"),
+        decode=TranscriptionConfig,
     ),
     "text-classification": TaskType(
         LabelledDataConfig,
