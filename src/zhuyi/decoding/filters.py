@@ -37,12 +37,15 @@ class Suppress:
     """Never write these ids."""
 
     def __init__(self, ids: Iterable[int]) -> None:
-        self._ids = sorted(set(ids))
+        chosen = set(ids)
+        starts = sorted(token for token in chosen if token - 1 not in chosen)
+        ends = sorted(token + 1 for token in chosen if token + 1 not in chosen)
+        self._runs = [slice(*run) for run in zip(starts, ends, strict=True)]  # hundreds of signs are often neighbours
 
     def __call__(self, logits: Tensor, rows: Rows) -> None:
         """Forbid the ids."""
-        for token in self._ids:
-            logits[:, token] = -torch.inf
+        for run in self._runs:
+            logits[:, run] = -torch.inf
 
 
 class MinimumLength:
