@@ -24,7 +24,9 @@ CASES = [(name, variant) for name, tiny in TINY.items() if name != "seq2seq" for
 
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_merged_is_unmerged(name: str, variant: str) -> None:
-    config = LoraConfig(rank=3, alpha=7.0, targets=("w_qkv", "w_kv", "w_2"))
+    kinds = {key.split(".")[-1] for key, _ in build(name, TINY[name].configs[variant]).named_modules()}
+    targets = tuple(target for target in ("w_qkv", "w_kv", "w_2", "input_projection") if target in kinds)
+    config = LoraConfig(rank=3, alpha=7.0, targets=targets)
     model, plain = adapted(name, variant, config), build(name, TINY[name].configs[variant])
     inputs = TINY[name].inputs(TINY[name].configs[variant])
     with torch.no_grad():
@@ -53,10 +55,22 @@ def test_adapters_begin_as_nothing_and_learn_alone(name: str, variant: str) -> N
     assert learning == {key for key, _ in model.named_parameters() if key.endswith((".up", ".down"))}
 
 
+def test_a_new_head_learns_as_it_is() -> None:
+    model = build("bert", TINY["bert"].configs["classes"])
+    anew = ["classifier.linear.weight", "classifier.linear.bias"]
+    assert "classifier.linear" not in adapt(model, LoraConfig(rank=2, targets=("linear", "w_o")), anew)
+    learning = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {*anew, *(key for key, _ in model.named_parameters() if key.endswith((".up", ".down")))}
+
+
 def test_what_cannot_be() -> None:
     model = build("transformer", TINY["transformer"].configs["paper"])
     with pytest.raises(ValueError, match="no affine map named q_proj"):
         adapt(model, LoraConfig(rank=2, targets=("q_proj",)))
+    with pytest.raises(ValueError, match="no affine map named w_qvk; it has w_1, w_2, w_kv, w_o, w_q, w_qkv"):
+        adapt(model, LoraConfig(rank=2, targets=("w_o", "w_qvk")))
+    encoder = build("bert", TINY["bert"].configs["classes"])  # which has no w_q and no w_kv
+    assert {name.split(".")[-1] for name in adapt(encoder, LoraConfig(rank=2))} == {"w_qkv", "w_o"}
     for wrong in ({"rank": -1}, {"alpha": 0.0}, {"targets": ()}):
         with pytest.raises(ValueError):
             LoraConfig(**wrong)

@@ -231,6 +231,36 @@ def test_the_same_task_goes_on_with_its_heads(run: Path, labelled_file: Path, tm
     assert scores["accuracy"] == 1.0
 
 
+def test_labels_are_taken_over_by_their_names(run: Path, labelled_file: Path, tmp_path: Path) -> None:
+    """The other run's order is its own: an imported model's is as it was published."""
+    before = RunFolder(run)
+    config, weights = before.read_config(), before.read_weights()
+    (tmp_path / "other").mkdir()
+    other = RunFolder(tmp_path / "other")
+    other.write_config(replace(config, data=replace(config.data, labels=("zh", "en"))))
+    turned = {name: x.flip(0) if name.startswith("classifier.") else x for name, x in weights.items()}
+    other.write_weights(turned)
+    (other.path / "tokenizer.json").write_bytes((run / "tokenizer.json").read_bytes())
+    assert [each.label for each in load(other.path).classify(["七八九。", "one nine."])] == ["zh", "en"]
+    changed = values(labelled_file, {}, max_steps=1, learning_rate=1e-9, init=str(other.path))
+    scores, log = train_tiny(parse_config(changed, "test"), tmp_path / "again")
+    assert scores["accuracy"] == 1.0
+    assert f"Beginning with the weights of {other.path}." in log.said
+    changed["data"]["labels"] = ["zh", "en"]
+    assert train_tiny(parse_config(changed, "test"), tmp_path / "turned")[0]["accuracy"] == 1.0
+
+
+def test_other_labels_begin_anew(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "labelled.tsv"
+    path.write_text("".join(f"{'zh' if '。' in text else 'fr'}\t{text}\n" for text in TEXTS), encoding="utf-8")
+    changed = values(path, {}, max_steps=1, learning_rate=1e-9, init=str(run))
+    _, log = train_tiny(parse_config(changed, "test"), tmp_path / "run")
+    assert f"Beginning with the weights of {run}, and a new classifier." in log.said
+    before, after = RunFolder(run).read_weights(), RunFolder(tmp_path / "run").read_weights()
+    torch.testing.assert_close(before["pooler.linear.weight"], after["pooler.linear.weight"], rtol=0, atol=1e-6)
+    assert not torch.allclose(before["classifier.linear.weight"], after["classifier.linear.weight"], atol=1e-3)
+
+
 def test_a_body_of_other_sizes_is_refused(pretrained: Path, labelled_file: Path, tmp_path: Path) -> None:
     recipe = values(labelled_file, {}, max_steps=1, init=str(pretrained))
     recipe["model"] |= {"d_ff": 40}

@@ -123,6 +123,8 @@ class Bert(nn.Module):
 
     # What begins anew where another task's model is gone on with.
     HEADS: ClassVar[tuple[str, ...]] = ("masked_word_head", "pooler", "next_sentence_head", "classifier")
+    # Of these, whose rows are of labels, one each.
+    LABEL_HEADS: ClassVar[tuple[str, ...]] = ("classifier",)
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -129,6 +129,8 @@ class Vit(nn.Module):
 
     # What begins anew where another task's model is gone on with.
     HEADS: ClassVar[tuple[str, ...]] = ("pooler", "classifier", "distillation_classifier")
+    # Of these, whose rows are of labels, one each.
+    LABEL_HEADS: ClassVar[tuple[str, ...]] = ("classifier", "distillation_classifier")
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()

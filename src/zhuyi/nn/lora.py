@@ -1,6 +1,6 @@
 """Low-rank adapters: a trained model learns on by a few numbers beside its matrices, which stay as they are."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,8 @@ class LoraConfig:
     Args:   rank: of what is added to a matrix; 0: there are no adapters, and all weights learn.
             alpha: what is added is scaled by alpha / rank.
             targets: names of affine maps: `w_qkv`, `w_q`, `w_kv` and `w_o` of attention, `w_1` and `w_2` of the
-            feed-forward network. Queries, keys and values, where they are one matrix, share the narrow side.
+            feed-forward network. Queries, keys and values, where they are one matrix, share the narrow side. The
+            default is all maps of attention, of whichever of these names a model has; of others each must fit.
     """
 
     rank: int = 0
@@ -55,20 +56,27 @@ class LoraLinear(nn.Module):
         return self.base(x) + F.linear(F.linear(x, self.down), self.up) * self.scale
 
 
-def adapt(model: nn.Module, config: LoraConfig) -> list[str]:
+def adapt(model: nn.Module, config: LoraConfig, anew: Collection[str] = ()) -> list[str]:
     """Put adapters beside the targets of a model, and let nothing else learn; returns the names of the adapted maps.
 
-    Raises: ValueError: the model has none of the targets.
+    Args:   anew: weights that were drawn at random and not learnt, those of a new head say: they learn as they are.
+    Raises: ValueError: a target fits nothing in the model.
     """
-    adapted = []
     model.requires_grad_(False)
-    for name, module in list(model.named_modules()):
-        for child, linear in module.named_children():
-            if isinstance(linear, Linear) and child in config.targets:
-                setattr(module, child, LoraLinear(linear, config))
-                adapted.append(f"{name}.{child}")
-    if not adapted:
-        raise ValueError(f"the model has no affine map named {' or '.join(config.targets)}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in anew)
+    maps = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
+    maps = {name: linear for name, linear in maps.items() if not linear.weight.requires_grad}
+    kinds = {name.rpartition(".")[2] for name in maps}
+    missing = [target for target in config.targets if target not in kinds]
+    if missing and (config.targets != LoraConfig.targets or len(missing) == len(config.targets)):
+        raise ValueError(
+            f"the model has no affine map named {' or '.join(missing)}; it has {', '.join(sorted(kinds)) or 'none'}"
+        )
+    adapted = [name for name in maps if name.rpartition(".")[2] in config.targets]
+    for name in adapted:
+        owner, _, child = name.rpartition(".")
+        setattr(model.get_submodule(owner), child, LoraLinear(maps[name], config))
     return adapted
 
 

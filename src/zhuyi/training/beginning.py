@@ -1,6 +1,8 @@
 """What a run takes over from another, with which it begins: tokenizers and weights."""
 
-from torch import nn
+from collections.abc import Sequence
+
+from torch import Tensor, nn
 
 from zhuyi.atomic import replacing
 from zhuyi.errors import InputError
@@ -17,10 +19,12 @@ def take_tokenizers(other: RunFolder, folder: RunFolder) -> None:
                 unfinished.write_bytes(path.read_bytes())
 
 
-def take_weights(model: nn.Module, other: RunFolder, folder: RunFolder) -> str:
+def take_weights(model: nn.Module, other: RunFolder, folder: RunFolder, labels: Sequence[str] = ()) -> list[str]:
     """Begin with another run's weights, of the same sizes and over the same pieces; of heads, those that fit.
 
-    Returns: what was done, to say to people.
+    Args:   labels: this run's, in its order. What the other run says of each is taken by the label's name; of other
+            labels nothing is.
+    Returns: the names of the weights that began anew.
     Raises: InputError: the tokenizers differ, or weights that must fit do not.
     """
     for path in sorted(folder.path.glob("tokenizer*.json")):
@@ -33,9 +37,27 @@ def take_weights(model: nn.Module, other: RunFolder, folder: RunFolder) -> str:
     if hasattr(model, "fitted"):  # it knows how to take weights that were made for inputs of another size
         found = model.fitted(found)
     heads = tuple(f"{name}." for name in getattr(model, "HEADS", ()))
+    if labels:
+        found = _of_labels(model, found, getattr(other.read_config().data, "labels", ()), labels)
     fits = {name for name in own.keys() & found.keys() if own[name].shape == found[name].shape}
     anew = {name: weight for name, weight in own.items() if name.startswith(heads) and name not in fits}
     taken = {name: weight for name, weight in found.items() if name in fits or not name.startswith(heads)}
     set_weights(model, taken | anew, other.weights_path)
+    return list(anew)
+
+
+def _of_labels(
+    model: nn.Module, found: dict[str, Tensor], theirs: Sequence[str], labels: Sequence[str]
+) -> dict[str, Tensor]:
+    """Another run's weights with those of labels in this run's order, or without them where the labels are others."""
+    of_labels = tuple(f"{name}." for name in getattr(model, "LABEL_HEADS", ()))
+    if sorted(theirs) != sorted(labels):
+        return {name: weight for name, weight in found.items() if not name.startswith(of_labels)}
+    order = [list(theirs).index(label) for label in labels]
+    return {name: weight[order] if name.startswith(of_labels) else weight for name, weight in found.items()}
+
+
+def described(other: RunFolder, anew: Sequence[str]) -> str:
+    """What a run begins with, for people."""
     fresh = " and ".join(dict.fromkeys(name.partition(".")[0] for name in anew))
     return f"Beginning with the weights of {other.path}{f', and a new {fresh}' if fresh else ''}."

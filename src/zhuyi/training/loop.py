@@ -22,7 +22,7 @@ from zhuyi.nn.lora import adapt, merged
 from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
 from zhuyi.tasks import TASKS
 from zhuyi.training.averaging import best_first, kept_steps, publish_average
-from zhuyi.training.beginning import take_tokenizers, take_weights
+from zhuyi.training.beginning import described, take_tokenizers, take_weights
 from zhuyi.training.optimizers import MasterAdam
 from zhuyi.training.processes import Processes
 from zhuyi.training.run_log import RunLog
@@ -45,6 +45,7 @@ class Progress:
             loss_sum, tokens, seconds: negative log-likelihood, target tokens and duration of the steps since the last
             evaluation.
             evaluations: [step, score, validation loss] of each, the score such that more is better.
+            anew: weights that were not taken over from the run that this one began with.
     """
 
     step: int = 0
@@ -58,6 +59,7 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     evaluations: list[list[float]] = field(default_factory=list)
+    anew: list[str] = field(default_factory=list)
 
     @property
     def since_best(self) -> int:
@@ -333,18 +335,23 @@ class _Training:
             return
         torch.manual_seed(self.settings.seed)
         try:
-            adapted = adapt(self.model, self.settings.lora)
+            adapted = adapt(self.model, self.settings.lora, self.progress.anew)
         except ValueError as error:
             raise InputError(f"train.lora.targets: {error}") from None
         learning = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
-        self.log.say(f"{learning:,} weights learn, beside {len(adapted)} matrices; all others stand still.")
+        whole = f", and {len(self.progress.anew)} weights that began anew" if self.progress.anew else ""
+        self.log.say(
+            f"{learning:,} numbers learn: adapters beside {len(adapted)} matrices{whole}; all others stand still."
+        )
 
     def _set_weights(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint:
             origin = self.folder.checkpoints_path / str(self.progress.step)
             set_weights(self.model, checkpoint.weights, origin)
         elif self.settings.init:
-            self.log.say(take_weights(self.model, find_run(self.settings.init), self.folder))
+            other, labels = find_run(self.settings.init), getattr(self.config.data, "labels", ())
+            self.progress.anew = take_weights(self.model, other, self.folder, labels)
+            self.log.say(described(other, self.progress.anew))
 
     def _distribute(self) -> tuple["_Loss", nn.Module, MasterAdam]:
         """The loss in this process alone, the loss whose gradients all processes share, and what moves the weights."""
