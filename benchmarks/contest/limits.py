@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from zhuyi.models.gpt import GptConfig
 from zhuyi.models.transformer import TransformerConfig
 
 
@@ -77,6 +78,37 @@ def tokens_per_second(
     encoder = encoder_work(config, batch, source, precision).seconds(reading, multiplying)
     step = step_work(config, batch, beam, source, length, precision).seconds(reading, multiplying)
     return batch * length / (encoder + length * step)
+
+
+def prompt_work(config: GptConfig, batch: int, length: int, precision: str) -> Work:
+    """Read a prompt; what its tokens would be followed by is not asked for."""
+    d = config.d_model
+    weights = config.num_layers * (4 * d * d + 2 * d * config.layer.d_ff)
+    attention = config.num_layers * 2 * d * length * length * batch
+    return Work(weights * PRECISIONS[precision].weight_bytes, 0, 2 * weights * batch * length + attention)
+
+
+def next_token_work(config: GptConfig, batch: int, past: float, precision: str) -> Work:
+    """One step of a text of which so many tokens are there."""
+    d, layers, size = config.d_model, config.num_layers, PRECISIONS[precision]
+    weights = layers * (4 * d * d + 2 * d * config.layer.d_ff) + config.vocab_size * d
+    cached = layers * 2 * d * batch * past
+    operations = 2 * weights * batch + layers * 4 * d * batch * past
+    return Work(weights * size.weight_bytes, cached * size.cache_bytes, operations)
+
+
+def continued_tokens_per_second(
+    config: GptConfig, batch: int, prompt: int, length: int, precision: str, rates: dict[str, float]
+) -> float:
+    """The most tokens a second of continuing prompts that the machine's measured rates allow.
+
+    Args: rates: as of `tokens_per_second`.
+    """
+    reading = 1e9 * rates[f"{precision}_weights_gb_per_second"]
+    multiplying = 1e9 * rates[PRECISIONS[precision].operations]
+    begun = prompt_work(config, batch, prompt, precision).seconds(reading, multiplying)
+    step = next_token_work(config, batch, prompt + length / 2, precision).seconds(reading, multiplying)
+    return batch * length / (begun + length * step)
 
 
 def training_tokens_per_second(

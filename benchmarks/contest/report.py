@@ -35,6 +35,8 @@ def as_text(found: dict[str, Any]) -> str:
         lines += random_tables(found["random"])
     for real in found.get("real", []):
         lines += real_tables(real)
+    if "generation" in found:
+        lines += generation_tables(found["generation"])
     for training in found.get("training", []):
         lines += training_tables(training)
     return "\n".join(lines) + "\n"
@@ -45,11 +47,25 @@ def random_tables(found: dict[str, Any]) -> list[str]:
     shape = found["shape"]
     layers = f"{shape['num_encoder_layers']} + {shape['num_decoder_layers']} layers"
     sizes = f"d_model {shape['d_model']}, d_ff {shape['d_ff']}, {shape['target_vocab_size']:,} words"
-    lines = [f"Random weights, {layers}, {sizes}; {found['length']} tokens in, exactly as many out", ""]
+    head = f"Random weights, {layers}, {sizes}; {found['length']} tokens in, exactly as many out"
+    return cells_tables(head, found, "target tokens")
+
+
+def generation_tables(found: dict[str, Any]) -> list[str]:
+    """Speeds, then ratios."""
+    shape = found["shape"]
+    sizes = f"{shape['num_layers']} layers, d_model {shape['d_model']}, {shape['vocab_size']:,} words"
+    head = f"Random weights of a GPT, {sizes}; {found['prompt']} tokens in, exactly {found['length']} out"
+    return cells_tables(head, found, "tokens")
+
+
+def cells_tables(head: str, found: dict[str, Any], counted: str) -> list[str]:
+    """What every cell of random weights has to tell."""
+    lines = [head, ""]
     lines += ["What the machine does (median of the rounds):"]
     lines += [f"  {name:32} {middle(rates):9,.1f}" for name, rates in found["rates"].items()]
     for cell in found["cells"]:
-        lines += ["", f"{search(cell)}, batch {cell['batch']}: target tokens a second", *speeds(cell)]
+        lines += ["", f"{search(cell)}, batch {cell['batch']}: {counted} a second", *speeds(cell)]
         most = ", ".join(f"{name} {value:,.0f}" for name, value in cell["limits"].items())
         lines.append(f"  the machine's limit: {most}")
         same = ", ".join(f"{tool} {share:.0%}" for tool, share in cell["agreement"].items())
@@ -84,8 +100,8 @@ def training_tables(found: dict[str, Any]) -> list[str]:
 
 
 def search(cell: dict[str, Any]) -> str:
-    """A cell's search in words."""
-    return "greedy" if cell["beam"] == 1 else f"beam {cell['beam']}"
+    """A cell's search in words; a text is continued greedily."""
+    return "greedy" if cell.get("beam", 1) == 1 else f"beam {cell['beam']}"
 
 
 def speeds(cell: dict[str, Any], bleu: dict[str, Any] | None = None) -> list[str]:
@@ -137,7 +153,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
     panels = [
         (f"{search(cell)}, batch {cell['batch']}: tokens a second", cell, {})
-        for cell in found.get("random", {"cells": []})["cells"]
+        for part in ("random", "generation")
+        for cell in found.get(part, {"cells": []})["cells"]
     ]
     for real in found.get("real", []):
         for beam, cell in real["searches"].items():

@@ -436,9 +436,7 @@ def export(
     """Write a run as a model folder of another library; its README says how to use it and what is not carried."""
     from zhuyi.interop import export as write_folder
 
-    comparison = write_folder(run, to, out)
-    if comparison is not None:
-        typer_echo_error(str(comparison))
+    typer_echo_error(str(write_folder(run, to, out)))
     typer.echo(str(out))
 
 

@@ -20,9 +20,9 @@ from zhuyi.run_folder import RunFolder, named_weights
 pytestmark = pytest.mark.peers
 
 
-def checked(comparison: Comparison | None) -> None:
+def checked(comparison: Comparison) -> None:
     """Export has compared, and found the same."""
-    assert comparison is not None and comparison.difference is not None and comparison.difference < 1e-5
+    assert comparison.difference is not None and comparison.difference < 1e-5
     if comparison.texts:
         assert comparison.texts[0] == comparison.texts[1]
 

@@ -23,14 +23,14 @@ def _hugging_face(predictor: Any, folder: Path, published: Path | None) -> Compa
     return compare(predictor, PublishedFolder(folder))
 
 
-FORMS: dict[str, Callable[[Any, Path, Path | None], Comparison | None]] = {
+FORMS: dict[str, Callable[[Any, Path, Path | None], Comparison]] = {
     "hf": _hugging_face,
     "ctranslate2": write_ctranslate2,
     "onnx": write_onnx,
 }
 
 
-def export(run: str | Path, to: str, out: str | Path) -> Comparison | None:
+def export(run: str | Path, to: str, out: str | Path) -> Comparison:
     """Write a run's folder, or a shipped model, as a folder of another library; it appears whole or not at all.
 
     Args:   to: a key of `FORMS`.
