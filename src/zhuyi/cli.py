@@ -248,28 +248,27 @@ def score(
 def classify(
     run: Run,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; standard input otherwise.")
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Texts, or pictures' files and folders; standard input otherwise."),
     ] = None,
-    input_: Annotated[Path | None, typer.Option("--input", help="A file of texts, one a line, .gz or not.")] = None,
+    input_: Annotated[Path | None, typer.Option("--input", help="A file of them, one a line, .gz or not.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the labels go, one a line.")] = None,
     precision: Precision = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="One JSON object a line: label, probability, probabilities, flags.")
     ] = False,
 ) -> None:
-    """Label texts, a file or a pipe: a line of label and probability for each line."""
+    """Label texts or pictures: a line of label and probability for each, of a picture behind its file."""
     from zhuyi.predict import load
-    from zhuyi.streams import answer_lines
+    from zhuyi.streams import label_lines
 
-    classifier = load(run, precision, command="classify")
-    answer_lines(
-        lambda window: (
-            each.as_json() if jsonl else f"{each.label}\t{each.probability:.4f}" for each in classifier.classify(window)
-        ),
+    label_lines(
+        load(run, precision, command="classify"),
         texts=texts or None,
         input_path=input_,
         output_path=output,
-        doing="classifying",
+        as_json=jsonl,
+        warn=typer_echo_error,
     )
 
 
@@ -385,17 +384,20 @@ def embed(
 @app.command()
 def attention(
     run: Run,
-    text: Annotated[str | None, typer.Argument(help="The text to look into.")] = None,
+    text: Annotated[str | None, typer.Argument(help="The text to look into, or the picture's file.")] = None,
     out: Annotated[Path, typer.Option(help="map.png, or map.html: one page that opens offline.")] = Path("map.png"),
     target: Annotated[str | None, typer.Option(help="A translation of yours; the model's own otherwise.")] = None,
     place: Annotated[str, typer.Option(help="cross, encoder or decoder.")] = "cross",
     layer: Annotated[int | None, typer.Option(help="From 1; the last where not given.")] = None,
     head: Annotated[int | None, typer.Option(help="From 1; all of them and their mean where not given.")] = None,
     positions: Annotated[bool, typer.Option("--positions", help="Draw the positional encoding instead.")] = False,
+    rollout: Annotated[
+        bool, typer.Option("--rollout", help="Of a picture: what all layers together looked at.")
+    ] = False,
     task: Task = None,
     prefix: Prefix = None,
 ) -> None:
-    """Draw where every word looks."""
+    """Draw where every word looks, or what of a picture is looked at."""
     from zhuyi.predict import load
     from zhuyi.visualize import draw
 
@@ -408,6 +410,7 @@ def attention(
         layer=layer,
         head=head,
         positions=positions,
+        rollout=rollout,
         options={"task": task, "prefix": prefix},
     )
     typer.echo(str(out))

@@ -9,17 +9,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from zhuyi.atomic import replacing
 from zhuyi.data.corpus import Corpus, write_corpus
+from zhuyi.data.images import list_pictures
 from zhuyi.data.labelled_texts import read_all_texts
 from zhuyi.data.pairs import CleaningReport, Pair, read_pairs
 from zhuyi.errors import InputError
 from zhuyi.metrics.classification_scores import classification_scores
 from zhuyi.metrics.translation_scores import translation_scores
-from zhuyi.predict import Classifier, Generator, Translator, WordFiller
+from zhuyi.predict import Classifier, Generator, PictureClassifier, Translator, WordFiller
 from zhuyi.tasks.encoder_data import read_simplified
+from zhuyi.tasks.image_classification import PICTURES_A_CHUNK, picture_probabilities, read_pictures
 from zhuyi.tasks.language_modelling import score_text
 from zhuyi.tasks.masked_language_modelling import ROW_COLUMNS, MaskedBatches, encode_masked, masked_word_scores
 from zhuyi.tasks.mixture import MixtureConfig
@@ -145,6 +148,32 @@ def _evaluate_labels(classifier: Classifier, wanted: Wanted, warn: Callable[[str
     }
 
 
+def _evaluate_pictures(classifier: PictureClassifier, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
+    """`accuracy` and `macro_f1` of labelled pictures."""
+    wanted.refuse("columns", "beam", "alpha", "lowercase", "task", "prefix")
+    data, labels = classifier.config.data, classifier.labels
+    report = CleaningReport(things="pictures")
+    pictures = list_pictures(_files(wanted, data.test), labels, report)
+    numbers = {name: number for number, name in enumerate(labels)}
+    expected, found = list[int](), list[int]()
+    started = time.perf_counter()
+    stream = read_pictures(pictures, data.shape, report)
+    while chunk := list(islice(stream, PICTURES_A_CHUNK)):
+        expected += [number_of(pictures[row].label, numbers) for row, _ in chunk]
+        probs = picture_probabilities(classifier.model, np.stack([pixels for _, pixels in chunk]), data)
+        found += probs.argmax(axis=1).tolist()
+    seconds = time.perf_counter() - started
+    if report.dropped:
+        warn(report.summary())
+    if wanted.output:
+        _write_lines(wanted.output, (labels[number] for number in found))
+    return {
+        **classification_scores(found, expected, len(labels)),
+        "pictures": len(found),
+        "pictures_per_second": round(len(found) / seconds, 1),
+    }
+
+
 def _evaluate_masked_words(filler: WordFiller, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
     """`valid_loss` and `accuracy` of words taken away, drawn as the run's seed draws them."""
     wanted.refuse("columns", "beam", "alpha", "lowercase", "output", "task", "prefix")
@@ -190,6 +219,7 @@ EVALUATIONS: dict[str, Callable[[Any, Wanted, Callable[[str], None]], dict[str, 
     "language-modelling": _evaluate_text,
     "masked-language-modelling": _evaluate_masked_words,
     "text-classification": _evaluate_labels,
+    "image-classification": _evaluate_pictures,
 }
 
 

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from zhuyi.atomic import replacing
+from zhuyi.data.images import pictures_below
 from zhuyi.data.pairs import STANDARD_INPUT, read_lines
 from zhuyi.data.windows import windows, windows_as_they_come
 from zhuyi.errors import InputError
-from zhuyi.predict import Classifier, Translator, WordFiller
+from zhuyi.predict import Classification, Classifier, PictureClassifier, Translator, WordFiller
 from zhuyi.tasks.translation import Translation
 
 
@@ -80,6 +81,60 @@ def answer_lines(
                 file.write(line + "\n")
                 bar.advance(row)
             file.flush()
+
+
+def label_lines(
+    classifier: Classifier | PictureClassifier,
+    *,
+    texts: list[str] | None,
+    input_path: Path | None,
+    output_path: Path | None,
+    as_json: bool,
+    warn: Callable[[str], None],
+) -> None:
+    """Write a line of label and probability for each text; for pictures, whose files are named, or their folders.
+
+    A picture's line begins with its file; of one that cannot be read the rest is empty, and the person is told why.
+
+    Raises: InputError: as `answer_lines`, or not one of the pictures can be read.
+    """
+    errors: list[InputError] = []
+    count = 0
+    is_one = texts is not None and len(texts) == 1 and not Path(texts[0]).is_dir()
+
+    def answer(window: list[str]) -> Iterable[str]:
+        nonlocal count
+        if isinstance(classifier, Classifier):
+            for each in classifier.classify(window):
+                yield each.as_json() if as_json else f"{each.label}\t{each.probability:.4f}"
+            return
+        paths = [path for name in window for path in (pictures_below(name) if Path(name).is_dir() else [name])]
+        count += len(paths)
+        for path, found in zip(paths, classifier.stream(paths), strict=True):
+            if isinstance(found, InputError):
+                errors.append(found)
+                if is_one:
+                    raise found
+                warn(str(found))
+            yield _picture_line(path, found, as_json)
+
+    answer_lines(answer, texts=texts, input_path=input_path, output_path=output_path, doing="classifying")
+    if errors and len(errors) == count:
+        raise InputError(f"none of {count:,} pictures can be read")
+    if errors:
+        warn(f"{len(errors):,} of {count:,} pictures cannot be read")
+    if not count and isinstance(classifier, PictureClassifier):
+        raise InputError(f"no picture in {' '.join(texts or [str(input_path or STANDARD_INPUT)])}")
+
+
+def _picture_line(path: str, found: Classification | InputError, as_json: bool) -> str:
+    if isinstance(found, Classification):
+        if not as_json:
+            return f"{path}\t{found.label}\t{found.probability:.4f}"
+        return json.dumps({"file": path, **json.loads(found.as_json())}, ensure_ascii=False)
+    if not as_json:
+        return f"{path}\t\t"
+    return json.dumps({"file": path, "label": None, "error": str(found)}, ensure_ascii=False)
 
 
 def embed_lines(

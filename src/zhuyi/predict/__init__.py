@@ -14,6 +14,7 @@ from zhuyi.nn.packed import can_pack_bfloat16, pack
 from zhuyi.predict.classifier import Classification, Classifier
 from zhuyi.predict.generator import Conversation, Generation, Generator
 from zhuyi.predict.transcriber import SoundMaps, Transcriber
+from zhuyi.predict.picture_classifier import PictureClassifier, PictureMaps
 from zhuyi.predict.translator import PairScore, TextMaps, Translation, Translator
 from zhuyi.predict.word_filler import Candidate, WordFiller
 from zhuyi.run_folder import RunFolder, find_run, set_weights
@@ -30,6 +31,8 @@ __all__ = [
     "Generation",
     "Generator",
     "PairScore",
+    "PictureClassifier",
+    "PictureMaps",
     "Predictor",
     "SoundMaps",
     "TextMaps",
@@ -68,6 +71,7 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "masked-language-modelling": WordFiller,
     "speech-recognition": Transcriber,
     "text-classification": Classifier,
+    "image-classification": PictureClassifier,
 }
 
 

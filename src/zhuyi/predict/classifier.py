@@ -11,7 +11,7 @@ from zhuyi.tasks.text_classification import label_probabilities
 
 @dataclass(frozen=True)
 class Classification:
-    """One text's likeliest label.
+    """The likeliest label of a text or a picture.
 
     Args:   probabilities: of all labels, in the model's order.
             flags: `cut`: the text was longer than the model reads, and its end was left out.

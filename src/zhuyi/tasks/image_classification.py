@@ -425,9 +425,27 @@ def _store(
     """Read pictures on all cores into one file; those that cannot be read leave their rows of it empty."""
     shape = config.shape
     good: list[int] = []
-    with replacing(path) as unfinished, ThreadPoolExecutor(num_cores()) as pool:
+    with replacing(path) as unfinished:
         sides = (len(pictures), shape.size, shape.size, shape.channels)
         pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, sides)
+        for row, found in read_pictures(pictures, shape, report):
+            pixels[row] = found
+            good.append(row)
+        pixels.flush()
+        del pixels
+    names, labels = ([getattr(pictures[row], key) for row in good] for key in ("name", "label"))
+    return StoredPictures(np.load(path, mmap_mode="r", allow_pickle=False), np.array(good, np.int64), names, labels)
+
+
+def read_pictures(
+    pictures: Sequence[Picture], shape: Shape, report: CleaningReport
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The number and the pixels of each picture that can be read, on all cores; others are counted in the report.
+
+    Shape:  pixels (size, size, channels) uint8.
+    Raises: InputError: none can be read.
+    """
+    with ThreadPoolExecutor(num_cores()) as pool:
         for start in range(0, len(pictures), PICTURES_A_CHUNK):
             chunk = pictures[start : start + PICTURES_A_CHUNK]
             for row, found in enumerate(pool.map(lambda picture: _read_one(picture, shape), chunk), start):
@@ -435,15 +453,10 @@ def _store(
                 if isinstance(found, BadPicture):
                     report.drop(found.reason, (pictures[row].name, 0))
                 else:
-                    pixels[row] = found
-                    good.append(row)
-        pixels.flush()
-        del pixels
-    report.kept += len(good)
-    if not good:
+                    report.kept += 1
+                    yield row, found
+    if not report.kept:
         raise InputError(f"no picture can be read: {report.summary()}")
-    names, labels = ([getattr(pictures[row], key) for row in good] for key in ("name", "label"))
-    return StoredPictures(np.load(path, mmap_mode="r", allow_pickle=False), np.array(good, np.int64), names, labels)
 
 
 def _read_one(picture: Picture, shape: Shape) -> np.ndarray | BadPicture:

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from zhuyi.errors import InputError
-from zhuyi.predict import Translator
+from zhuyi.predict import PictureClassifier, Translator
 from zhuyi.visualize.attention_maps import draw_maps
 from zhuyi.visualize.attention_page import write_page
+from zhuyi.visualize.picture_overlay import draw_overlay
 from zhuyi.visualize.positions import draw_positions
 
 SHOWN_POSITIONS = 128
 
 
 def draw(
-    translator: Translator,
+    predictor: Translator | PictureClassifier,
     text: str | None,
     out: Path,
     *,
@@ -23,24 +24,35 @@ def draw(
     layer: int | None = None,
     head: int | None = None,
     positions: bool = False,
+    rollout: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw where a model looks in a text, or its positions, into the kind of file that the name of `out` ends in.
 
-    Args:   target: a translation of the text; None is the model's own.
+    Args:   text: of a run that labels pictures, the picture's file; such a run has one place and one kind of file.
+            target: a translation of the text; None is the model's own.
             place: encoder, decoder or cross; of the positions, decoder means the target's.
             options: `task` or `prefix`, as `Translator.attention` takes them.
             layer, head: from 1; None is the last layer, and the heads' mean beside each head.
+            rollout: of a picture, what all layers together looked at, alone.
     Raises: InputError: no text, no such place, layer or head, another kind of file, or the extra `plot` is missing.
     """
+    if isinstance(predictor, PictureClassifier):
+        _check_file(out, (".png",))
+        if text is None or target is not None or positions or any((options or {}).values()):
+            raise InputError("of a run that labels pictures give the picture's file, and no option of texts")
+        draw_overlay(predictor.attention(text), out, layer=layer, head=head, rolled=rollout)
+        return
+    if rollout:
+        raise InputError("--rollout is for runs that label pictures; leave it out")
     _check_file(out, (".png",) if positions else (".png", ".html"))
     if positions:
-        _draw_positions(translator, out, "target" if place == "decoder" else "source")
+        _draw_positions(predictor, out, "target" if place == "decoder" else "source")
         return
     if text is None:
         raise InputError("there is no text to look into; give one, or --positions")
     draw_or_write = write_page if out.suffix.lower() == ".html" else draw_maps
-    draw_or_write(translator.attention(text, target, **(options or {})), out, place=place, layer=layer, head=head)
+    draw_or_write(predictor.attention(text, target, **(options or {})), out, place=place, layer=layer, head=head)
 
 
 def _check_file(out: Path, endings: tuple[str, ...]) -> None:
