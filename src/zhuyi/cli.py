@@ -37,6 +37,9 @@ MinP = Annotated[float | None, typer.Option(help="Draw among those at least P ti
 RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1 weakens what is there already.")]
 NoRepeatNgram = Annotated[int | None, typer.Option(help="No N tokens in a row come twice; 0 is no such rule.")]
 Stop = Annotated[list[str] | None, typer.Option(help="A text to end before; may be given several times.")]
+Begin = Annotated[
+    str, typer.Option(help="Of a table: the first step to forecast, 2024-01-31T17:05 say; its end otherwise.")
+]
 DrawSeed = Annotated[int, typer.Option("--seed", help="The same seed draws the same text.")]
 Precision = Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, int8, or auto.")]
 
@@ -79,6 +82,7 @@ def train(
     columns: Annotated[
         str | None, typer.Option(help="Which columns of a TSV are source and target, or label and text.")
     ] = None,
+    edges: Annotated[str, typer.Option(help="Of sensors: a list of the roads between them.")] = "",
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's train.seed.")] = None,
     init: Annotated[str, typer.Option(help="A run or shipped model to begin with, in place of random weights.")] = "",
 ) -> None:
@@ -100,6 +104,7 @@ def train(
         _columns(columns) if columns else None,
         typer_echo_error,
         init=init,
+        edges=edges,
     )
     scores = start.train(config, folder, resume=resume)
     if scores.pop("interrupted"):
@@ -382,6 +387,33 @@ def embed(
 
 
 @app.command()
+def forecast(
+    run: Run,
+    input_: Annotated[Path, typer.Option("--input", help="Recent measurements: .csv or .parquet, a column a sensor.")],
+    steps: Annotated[int | None, typer.Option(help="How many; all that the run was trained for otherwise.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The table to write, .csv; standard output otherwise.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A .png with history, forecast and, where known, truth.")] = None,
+    sensor: Annotated[
+        list[str] | None, typer.Option(help="A sensor to plot; may be given several times; the liveliest otherwise.")
+    ] = None,
+    begin: Begin = "",
+    start: Annotated[str, typer.Option(help="The time of the first row, where no column has times.")] = "",
+) -> None:
+    """Forecast what sensors will measure from what they measured of late."""
+    from zhuyi.predict import load
+    from zhuyi.visualize import plot_forecast
+
+    forecaster = load(run, command="forecast")
+    found = forecaster.forecast(forecaster.read(input_, start=start), steps, begin=begin)
+    if plot is not None:
+        plot_forecast(found, plot, sensors=sensor or ())
+    if out is not None:
+        found.write(out)
+    else:
+        typer.echo(found.as_csv(), nl=False)
+
+
+@app.command()
 def attention(
     run: Run,
     text: Annotated[str | None, typer.Argument(help="The text to look into, or the picture's file.")] = None,
@@ -394,6 +426,8 @@ def attention(
     rollout: Annotated[
         bool, typer.Option("--rollout", help="Of a picture: what all layers together looked at.")
     ] = False,
+    sensor: Annotated[str, typer.Option(help="Of a table: the one to look from; the most looked at otherwise.")] = "",
+    begin: Begin = "",
     task: Task = None,
     prefix: Prefix = None,
 ) -> None:
@@ -411,6 +445,8 @@ def attention(
         head=head,
         positions=positions,
         rollout=rollout,
+        sensor=sensor,
+        begin=begin,
         options={"task": task, "prefix": prefix},
     )
     typer.echo(str(out))

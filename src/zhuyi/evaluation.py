@@ -20,8 +20,9 @@ from zhuyi.data.pairs import CleaningReport, Pair, read_pairs
 from zhuyi.errors import InputError
 from zhuyi.metrics.classification_scores import classification_scores
 from zhuyi.metrics.translation_scores import translation_scores
-from zhuyi.predict import Classifier, Generator, PictureClassifier, Translator, WordFiller
+from zhuyi.predict import Classifier, Forecaster, Generator, PictureClassifier, Translator, WordFiller
 from zhuyi.tasks.encoder_data import read_simplified
+from zhuyi.tasks.forecasting import forecast_errors, horizon_scores, windows_of
 from zhuyi.tasks.image_classification import PICTURES_A_CHUNK, picture_probabilities, read_pictures
 from zhuyi.tasks.language_modelling import score_text
 from zhuyi.tasks.masked_language_modelling import ROW_COLUMNS, MaskedBatches, encode_masked, masked_word_scores
@@ -174,6 +175,21 @@ def _evaluate_pictures(classifier: PictureClassifier, wanted: Wanted, warn: Call
     }
 
 
+def _evaluate_forecasts(forecaster: Forecaster, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
+    """`mae`, `rmse` and `mape` of all steps ahead, and of some, as `mae_15min`."""
+    wanted.refuse("columns", "beam", "alpha", "lowercase", "output", "task", "prefix")
+    config = forecaster.config
+    windows = windows_of(wanted.files or (), config.data, config.train.batch_tokens)
+    started = time.perf_counter()
+    scores = horizon_scores(forecast_errors(forecaster.model, windows), config.data)
+    seconds = time.perf_counter() - started
+    return {
+        **{name: round(score, 4) for name, score in scores.items()},
+        "windows": len(windows),
+        "windows_per_second": round(len(windows) / seconds, 1),
+    }
+
+
 def _evaluate_masked_words(filler: WordFiller, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
     """`valid_loss` and `accuracy` of words taken away, drawn as the run's seed draws them."""
     wanted.refuse("columns", "beam", "alpha", "lowercase", "output", "task", "prefix")
@@ -220,6 +236,7 @@ EVALUATIONS: dict[str, Callable[[Any, Wanted, Callable[[str], None]], dict[str, 
     "masked-language-modelling": _evaluate_masked_words,
     "text-classification": _evaluate_labels,
     "image-classification": _evaluate_pictures,
+    "forecasting": _evaluate_forecasts,
 }
 
 

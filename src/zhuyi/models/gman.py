@@ -1,7 +1,7 @@
 """GMAN (Zheng et al. 2020): attention between sensors and between times, to forecast the traffic of the next steps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -81,6 +81,10 @@ class GmanConfig:
             raise ValueError(f"d_model = {self.d_model} is not divisible by num_heads = {self.num_heads}")
         if self.num_sensors and self.num_groups > self.num_sensors:
             raise ValueError(f"num_groups = {self.num_groups} is more than the {self.num_sensors} sensors there are")
+
+    def body(self) -> "GmanConfig":
+        """The same for other data of the same sensors."""
+        return replace(self, mean=0.0, std=0.0)
 
 
 _CODE = {"values_read_embedding": True, "output_layers": True, "batch_norm": True, "gaps": "value"}

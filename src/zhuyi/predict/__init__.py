@@ -12,9 +12,10 @@ from zhuyi.machine import choose_translation_precision, keep_freed_memory
 from zhuyi.models import MODELS
 from zhuyi.nn.packed import can_pack_bfloat16, pack
 from zhuyi.predict.classifier import Classification, Classifier
+from zhuyi.predict.forecaster import Forecast, Forecaster, SensorMaps
 from zhuyi.predict.generator import Conversation, Generation, Generator
-from zhuyi.predict.transcriber import SoundMaps, Transcriber
 from zhuyi.predict.picture_classifier import PictureClassifier, PictureMaps
+from zhuyi.predict.transcriber import SoundMaps, Transcriber
 from zhuyi.predict.translator import PairScore, TextMaps, Translation, Translator
 from zhuyi.predict.word_filler import Candidate, WordFiller
 from zhuyi.run_folder import RunFolder, find_run, set_weights
@@ -28,12 +29,15 @@ __all__ = [
     "Classification",
     "Classifier",
     "Conversation",
+    "Forecast",
+    "Forecaster",
     "Generation",
     "Generator",
     "PairScore",
     "PictureClassifier",
     "PictureMaps",
     "Predictor",
+    "SensorMaps",
     "SoundMaps",
     "TextMaps",
     "Transcriber",
@@ -72,6 +76,7 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "speech-recognition": Transcriber,
     "text-classification": Classifier,
     "image-classification": PictureClassifier,
+    "forecasting": Forecaster,
 }
 
 

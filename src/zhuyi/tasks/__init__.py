@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhuyi.decoding.config import DecodeConfig, GenerationConfig
+from zhuyi.tasks.forecasting import ForecastingTask, SensorDataConfig
 from zhuyi.tasks.image_classification import ImageClassificationTask, PictureDataConfig
 from zhuyi.tasks.language_modelling import LanguageModellingTask
 from zhuyi.tasks.masked_language_modelling import MaskedLanguageModellingTask, MaskedTextConfig
@@ -87,5 +88,11 @@ TASKS: dict[str, TaskType] = {
         ImageClassificationTask,
         scores=("accuracy", "macro_f1", "loss"),
         commands=("classify", "evaluate", "attention", "export"),
+    ),
+    "forecasting": TaskType(
+        SensorDataConfig,
+        ForecastingTask,
+        scores=("mae", "rmse", "mape", "loss"),
+        commands=("forecast", "evaluate", "attention"),
     ),
 }

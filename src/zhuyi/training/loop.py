@@ -352,6 +352,8 @@ class _Training:
             other, labels = find_run(self.settings.init), getattr(self.config.data, "labels", ())
             self.progress.anew = take_weights(self.model, other, self.folder, labels)
             self.log.say(described(other, self.progress.anew))
+        elif hasattr(self.task, "given_weights"):
+            set_weights(self.model, named_weights(self.model) | self.task.given_weights(), self.folder.path)
 
     def _distribute(self) -> tuple["_Loss", nn.Module, MasterAdam]:
         """The loss in this process alone, the loss whose gradients all processes share, and what moves the weights."""

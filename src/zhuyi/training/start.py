@@ -30,12 +30,14 @@ def choose_config(
     say: Callable[[str], None],
     *,
     init: str = "",
+    edges: str = "",
 ) -> RunConfig:
     """The run's own config when resuming, else the recipe's with its changes, else one made for the data.
 
     Args:   languages: source and target, each empty where not given.
             files: by split; a given `train` alone drops the recipe's other two.
             init: a run to begin with, empty where not given.
+            edges: of sensors, the file of the roads between them, empty where not given.
     Raises: InputError: as the name of each wrong input says.
     """
     if resume and folder.config_path.exists():
@@ -44,6 +46,7 @@ def choose_config(
         return folder.read_config()
     folder.check_trainable(resume=False)
     given = [f"data.{key}={value!r}" for key, value in zip(("source", "target"), languages, strict=True) if value]
+    changes = [*([f"data.edges={edges!r}"] if edges else []), *changes]
     if recipe is not None:
         begin = [f"train.init='''{init}'''"] if init else []
         values = read_values(recipe, [*_data_changes(files, columns), *given, *begin, *changes])
@@ -56,7 +59,7 @@ def choose_config(
         raise InputError(f"--task {task}: without a recipe only {' or '.join(AUTOMATIC)} can be trained")
     if not files["train"]:
         raise InputError("nothing to train on: give a RECIPE.toml, or --train FILE (pairs with --source and --target)")
-    values, reasons = AUTOMATIC[task](Given(files, languages, columns, find_run(init).path if init else None))
+    values, reasons = AUTOMATIC[task](Given(files, languages, columns, find_run(init).path if init else None, changes))
     if init:
         values.pop("model", None)
         values["train"]["init"] = init

@@ -1,21 +1,23 @@
 """Pictures: attention maps, positions, training curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zhuyi.errors import InputError
-from zhuyi.predict import PictureClassifier, Translator
+from zhuyi.predict import Forecast, Forecaster, PictureClassifier, Translator
 from zhuyi.visualize.attention_maps import draw_maps
 from zhuyi.visualize.attention_page import write_page
+from zhuyi.visualize.forecasts import draw_forecast
 from zhuyi.visualize.picture_overlay import draw_overlay
 from zhuyi.visualize.positions import draw_positions
+from zhuyi.visualize.sensor_maps import draw_sensor_maps
 
 SHOWN_POSITIONS = 128
 
 
 def draw(
-    predictor: Translator | PictureClassifier,
+    predictor: Translator | PictureClassifier | Forecaster,
     text: str | None,
     out: Path,
     *,
@@ -25,6 +27,8 @@ def draw(
     head: int | None = None,
     positions: bool = False,
     rollout: bool = False,
+    sensor: str = "",
+    begin: str = "",
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw where a model looks in a text, or its positions, into the kind of file that the name of `out` ends in.
@@ -35,8 +39,17 @@ def draw(
             options: `task` or `prefix`, as `Translator.attention` takes them.
             layer, head: from 1; None is the last layer, and the heads' mean beside each head.
             rollout: of a picture, what all layers together looked at, alone.
+            sensor, begin: of a run that forecasts, whose `text` is a table: which sensor, and the first step to come.
     Raises: InputError: no text, no such place, layer or head, another kind of file, or the extra `plot` is missing.
     """
+    if isinstance(predictor, Forecaster):
+        _check_file(out, (".png",))
+        if text is None or target is not None or positions or rollout or any((options or {}).values()):
+            raise InputError("of a run that forecasts give a table of recent measurements, and no option of texts")
+        draw_sensor_maps(predictor.attention(text, begin=begin), out, sensor=sensor, layer=layer, head=head)
+        return
+    if sensor or begin:
+        raise InputError("--sensor and --begin are for runs that forecast; leave them out")
     if isinstance(predictor, PictureClassifier):
         _check_file(out, (".png",))
         if text is None or target is not None or positions or any((options or {}).values()):
@@ -53,6 +66,12 @@ def draw(
         raise InputError("there is no text to look into; give one, or --positions")
     draw_or_write = write_page if out.suffix.lower() == ".html" else draw_maps
     draw_or_write(predictor.attention(text, target, **(options or {})), out, place=place, layer=layer, head=head)
+
+
+def plot_forecast(forecast: Forecast, out: Path, *, sensors: Sequence[str] = ()) -> None:
+    """Draw a forecast's curves into a PNG; see `draw_forecast`."""
+    _check_file(out, (".png",))
+    draw_forecast(forecast, out, sensors=sensors)
 
 
 def _check_file(out: Path, endings: tuple[str, ...]) -> None:
