@@ -225,7 +225,10 @@ def _evaluate_text(generator: Generator, wanted: Wanted, warn: Callable[[str], N
     if not files:
         raise InputError("the run has no test text of its own; give some by --test FILE")
     started = time.perf_counter()
-    scores, tokens = score_text(generator.model, generator.tokenizer, config, files)
+    report = CleaningReport()
+    scores, tokens = score_text(generator.model, generator.tokenizer, config, files, report)
+    if report.dropped:
+        warn(report.summary())
     return {**scores, "tokens": tokens, "tokens_per_second": round(tokens / (time.perf_counter() - started), 1)}
 
 

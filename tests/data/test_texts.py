@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from zhuyi.data import texts
 from zhuyi.data.dialogues import check_template, read_dialogues
+from zhuyi.data.pairs import CleaningReport
+from zhuyi.data.splitting import hash_key
 from zhuyi.data.texts import Piece, encode_documents, open_flags, open_ids, read_documents, split_at
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from zhuyi.errors import InputError
@@ -104,13 +106,27 @@ def test_a_broken_file_of_ids_is_refused(tmp_path: Path) -> None:
 
 def test_of_a_dialogue_the_answer_alone_is_learned(tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text("你好？\t你好！\n\nno tab\n 一 \t\n再见\t 好的 \n", encoding="utf-8")
-    found = list(read_dialogues([str(tmp_path / "pairs.tsv")], "Q: {question}\nA: "))
+    report = CleaningReport()
+    found = list(read_dialogues([str(tmp_path / "pairs.tsv")], "Q: {question}\nA: ", report=report))
     assert found == [
         Piece("Q: 你好？\nA: ", ends=False, is_learned=False),
         Piece("你好！"),
         Piece("Q: 再见\nA: ", ends=False, is_learned=False),
         Piece("好的"),
     ]
+    assert (report.total, report.kept) == (5, 2)
+    assert report.dropped == {"missing column": 2, "empty side": 1}
+
+
+@pytest.mark.parametrize("documents", ["file", "paragraph", "line"])
+def test_lines_that_stand_elsewhere_are_left_out(documents: texts.Documents, tmp_path: Path) -> None:
+    """By the same comparison as pairs: case, punctuation and spaces make no difference."""
+    (tmp_path / "t.txt").write_text("One two.\nthree\n\nONE, TWO!\nfour\n", encoding="utf-8")
+    report = CleaningReport(things="lines")
+    apart = {hash_key("one two"), hash_key("")}
+    found = "".join(p.text for p in read_documents([str(tmp_path / "t.txt")], documents, apart=apart, report=report))
+    assert found.replace("\n", "") == "threefour"
+    assert report.summary().startswith("2 of 4 lines kept\n  2 left out: in validation or test data")
 
 
 @pytest.mark.parametrize("template", ["", "Q: A: ", "{question} {question}"])

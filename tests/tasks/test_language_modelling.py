@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from tests.tiny import train_tiny
 
 from zhuyi.config import RunConfig, parse_config
-from zhuyi.predict import load
+from zhuyi.data.pairs import CleaningReport
+from zhuyi.evaluation import Wanted, evaluate_run
+from zhuyi.predict import Generator, load
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.language_modelling import LanguageModellingTask, score_text
 from zhuyi.tasks.text_data import TextDataConfig
@@ -109,7 +111,7 @@ def test_scores_are_those_of_the_whole_validation_text(file: Path, tmp_path: Pat
     # The same text from a file has the same score.
     lines = TEXT.splitlines()[-data.valid.counts.documents :]
     (tmp_path / "valid.txt").write_text("\n".join(lines), encoding="utf-8")
-    again, tokens = score_text(model, data.tokenizer, made.data, [str(tmp_path / "valid.txt")])
+    again, tokens = score_text(model, data.tokenizer, made.data, [str(tmp_path / "valid.txt")], CleaningReport())
     assert tokens == len(ids) - 1
     assert again == pytest.approx(scores, rel=1e-5)
 
@@ -145,6 +147,20 @@ def test_of_dialogues_answers_alone_have_a_loss(tmp_path: Path) -> None:
     assert float(loss.detach()) == pytest.approx(count * math.log(7))
     assert float(nll) == pytest.approx(count * math.log(7))
     assert "bits_per_character" not in task.evaluate(_model(made, task))
+
+
+def test_lines_that_hold_no_dialogue_are_counted_and_said(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_text("".join(f"{i}?\t{i}!\n" for i in range(10, 60)) + "no tab\nno answer\t\n", encoding="utf-8")
+    made = config(file, data={"documents": "dialogue"})
+    said: list[str] = []
+    task = LanguageModellingTask.prepare(made.data, made.decode, tmp_path / "run", 96, 1, said.append)
+    expected = f"50 of 52 pairs kept\n  1 left out: missing column ({file}:51)\n  1 left out: empty side ({file}:52)"
+    assert said.count(f"train: {expected}") == 1 and sum("left out" in each for each in said) == 1
+    warned: list[str] = []
+    generator = Generator(_model(made, task), made, task._data.tokenizer)
+    evaluate_run(generator, Wanted([str(file)]), warned.append)
+    assert warned == [expected]
 
 
 def _model(made: RunConfig, task: LanguageModellingTask) -> Any:

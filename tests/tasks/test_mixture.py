@@ -224,6 +224,35 @@ def test_no_sentence_held_out_of_one_part_is_in_another(
             assert not train & valid
 
 
+def test_plain_text_is_apart_from_whatever_is_scored(
+    config: MixtureConfig, prepare: Callable[..., MixtureData], tmp_path: Path
+) -> None:
+    """What a part is tested on, validates on or holds out, and what the text's own files hold, in any column."""
+    pairs = [(f"第{i:02}句。", f"line {i:02} ends.") for i in range(90)]
+    train = (str(write_pairs(tmp_path / "pairs.tsv", pairs)),)
+    tests = [str(write_pairs(tmp_path / f"{name}.tsv", pairs[i : i + 9])) for i, name in ((0, "test"), (9, "own"))]
+    (tmp_path / "text.txt").write_text("".join(f"{english}\n" for _, english in pairs), encoding="utf-8")
+    parts = (replace(config.mixture[0], train=train, test=(tests[0],)), replace(config.mixture[2], test=(tests[1],)))
+    said: list[str] = []
+
+    def text_of(disjoint: bool, name: str) -> tuple[MixtureData, str]:
+        data = prepare(replace(config, mixture=parts, disjoint=disjoint), announce=said.append, name=name)
+        sources = [sources["text"] for sources in (data.train, data.valid)]
+        assert all(isinstance(source, SpanSource) for source in sources)
+        return data, " ".join(source.line(row) for source in sources for row in range(len(source.lengths)))
+
+    data, text = text_of(disjoint=True, name="apart")
+    (held_out,) = [source.texts()[1] for source in data.valid.values() if isinstance(source, PairSource)]
+    elsewhere = {*held_out, *(english for _, english in pairs[:18])}
+    assert not any(english in text for english in elsewhere)
+    assert sum(english in text for _, english in pairs) > (90 - len(elsewhere)) // 2  # others are cut by segments' ends
+    assert any(line.startswith(f"text: train: {90 - len(elsewhere)} of 90 lines kept") for line in said)
+    assert pairs[0][1] in text_of(disjoint=False, name="all")[1]
+    said.clear()
+    assert text_of(disjoint=True, name="apart")[1] == text
+    assert not any(line.startswith("text:") for line in said)  # nothing was made anew
+
+
 def test_made_once_and_anew_where_it_has_changed(config: MixtureConfig, prepare: Callable[..., MixtureData]) -> None:
     said: list[str] = []
     first = prepare(config, announce=said.append)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from zhuyi.data.pairs import CleaningReport, read_pairs
+from zhuyi.data.pairs import EMPTY_SIDE, CleaningReport, read_pairs
 from zhuyi.data.texts import Piece
 
 QUESTION = "{question}"
@@ -20,14 +20,19 @@ def asked(template: str, question: str) -> str:
     return template.replace(QUESTION, question)
 
 
-def read_dialogues(files: Sequence[str], template: str, columns: tuple[int, int] = (1, 2)) -> Iterator[Piece]:
-    """Each pair of question and answer as a document; lines that hold none are left out.
+def read_dialogues(
+    files: Sequence[str], template: str, columns: tuple[int, int] = (1, 2), *, report: CleaningReport
+) -> Iterator[Piece]:
+    """Each pair of question and answer as a document; lines that hold none are left out, and counted.
 
     Args:   files: of pairs, as `read_pairs` takes them.
     Raises: InputError: a file cannot be read.
     """
     for file in files:
-        for pair in read_pairs(file, columns=columns, report=CleaningReport()):
-            if pair.source.strip() and pair.target.strip():
-                yield Piece(asked(template, pair.source.strip()), ends=False, is_learned=False)
-                yield Piece(pair.target.strip())
+        for pair in read_pairs(file, columns=columns, report=report):
+            if not pair.source.strip() or not pair.target.strip():
+                report.drop(EMPTY_SIDE, pair.origin)
+                continue
+            report.kept += 1
+            yield Piece(asked(template, pair.source.strip()), ends=False, is_learned=False)
+            yield Piece(pair.target.strip())

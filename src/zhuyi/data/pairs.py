@@ -21,6 +21,7 @@ STANDARD_INPUT = "-"
 BAD_UTF8, BAD_JSON, MISSING_COLUMN = "not UTF-8", "bad JSON", "missing column"
 EMPTY_SIDE, TOO_LONG, LENGTH_RATIO, DUPLICATE = "empty side", "too long", "length ratio", "duplicate"
 WRONG_ENCODING, EMPTY_TEXT = "of another encoding", "empty text or label"
+ELSEWHERE = "in validation or test data"
 UNREADABLE_SOUND, NO_TEXT = "not readable as sound", "no text for it"
 NO_PICTURE, DAMAGED = "not a picture", "cut short or damaged"
 TOO_SMALL, TOO_LARGE = "too small", "too large"
@@ -34,6 +35,7 @@ REASONS = (
     TOO_LONG,
     LENGTH_RATIO,
     DUPLICATE,
+    ELSEWHERE,
     UNREADABLE_SOUND,
     NO_TEXT,
     NO_PICTURE,

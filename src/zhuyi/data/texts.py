@@ -1,6 +1,6 @@
 """Text without pairs: files to documents, and documents to one long row of ids on disk."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from zhuyi.atomic import replacing
-from zhuyi.data.pairs import read_lines
+from zhuyi.data.pairs import ELSEWHERE, CleaningReport, read_lines
+from zhuyi.data.splitting import hash_key
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.errors import InputError
 
@@ -35,22 +36,42 @@ class Piece(NamedTuple):
     is_learned: bool = True
 
 
-def read_documents(files: Sequence[str], documents: Documents) -> Iterator[Piece]:
+def read_documents(
+    files: Sequence[str],
+    documents: Documents,
+    *,
+    apart: Collection[int] = (),
+    report: CleaningReport | None = None,
+) -> Iterator[Piece]:
     r"""Read the documents of text files in pieces, whose texts joined are the document's.
 
     A document is a whole file, a paragraph (lines up to an empty one) or a line that is not empty. Lines end at "\n", a
     "\r" before it is dropped; every line of a file counts as ended, and what is no UTF-8 is read as U+FFFD.
 
+    Args:   apart: `hash_key` of what no line may be; such lines are left out.
+            report: where they are counted.
     Raises: InputError: a file cannot be read.
     """
     for file in files:
-        lines = read_lines(file)
+        lines = _lines_apart(file, apart, report or CleaningReport()) if apart else read_lines(file)
         if documents == "line":
             yield from (Piece(line) for line in lines if line.strip())
         elif documents == "paragraph":
             yield from _paragraphs(lines)
         else:
             yield from _whole(lines)
+
+
+def _lines_apart(file: str, apart: Collection[int], report: CleaningReport) -> Iterator[str]:
+    """The lines of a file but for those that stand elsewhere; empty ones are not counted."""
+    for number, line in enumerate(read_lines(file), 1):
+        is_empty = not line.strip()
+        report.total += not is_empty
+        if not is_empty and hash_key(line) in apart:
+            report.drop(ELSEWHERE, (file, number))
+            continue
+        report.kept += not is_empty
+        yield line
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[Piece]:

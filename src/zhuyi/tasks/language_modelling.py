@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zhuyi.data.batches import pad
+from zhuyi.data.pairs import CleaningReport
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding.config import GenerationConfig
 from zhuyi.nn.embeddings import OutputProjection
@@ -185,10 +186,11 @@ def text_scores(
 
 @torch.inference_mode()
 def score_text(
-    model: nn.Module, tokenizer: Tokenizer, config: TextDataConfig, files: Sequence[str]
+    model: nn.Module, tokenizer: Tokenizer, config: TextDataConfig, files: Sequence[str], report: CleaningReport
 ) -> tuple[dict[str, float], int]:
     """The same of some files, by a model in whatever precision, and how many tokens they have.
 
+    Args:   report: where the lines of dialogues are counted.
     Raises: InputError: a file cannot be read, or there is no text.
     """
 
@@ -198,7 +200,7 @@ def score_text(
         return -float(of_expected[batch.learned].double().sum()), batch.num_tokens
 
     with tempfile.TemporaryDirectory() as folder:
-        text = encode_files(config, files, tokenizer, Path(folder))
+        text = encode_files(config, files, tokenizer, Path(folder), report)
         segments = Segments(text, tokenizer, config.max_len, config.segments, SCORED_TOKENS, seed=0)
         device = next(model.parameters()).device
         return text_scores(nll, TextBatches(segments), device), text.counts.tokens

@@ -1,7 +1,7 @@
 """From files of pairs and of plain text to one tokenizer and mixed batches: for tasks told apart by a prefix."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,7 +11,7 @@ import numpy as np
 from zhuyi.data import batches as batching
 from zhuyi.data.corpus import Corpus
 from zhuyi.data.origins import forget_unless, origin_of
-from zhuyi.data.pairs import CleaningRules
+from zhuyi.data.pairs import CleaningRules, read_lines
 from zhuyi.data.spans import corrupt, corrupted_lengths, count_spans, longest_within
 from zhuyi.data.splitting import hash_key
 from zhuyi.data.texts import Documents
@@ -21,12 +21,12 @@ from zhuyi.tasks.pair_data import (
     ROW_MULTIPLE,
     Announce,
     PairBatch,
-    PairData,
     PairDataConfig,
     clean_pair_data,
     prepare_pair_data,
+    sentence_keys,
 )
-from zhuyi.tasks.text_data import TextDataConfig, find_tokenizer, prepare_text_data, read_texts
+from zhuyi.tasks.text_data import NOWHERE, Elsewhere, TextDataConfig, find_tokenizer, prepare_text_data, read_texts
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class MixturePart:
 
     Args:   name: by which a user chooses the task, and which its scores are named after.
             objective: `pairs` of what is read and what is written, or `spans` taken out of plain text.
-            train, valid, test: files, of pairs or of text, `.gz` or not.
+            train, valid, test: files, of pairs or of text, `.gz` or not; of text, `test` is only what `disjoint` keeps
+            out of training: lines, or the columns of a TSV.
             prefix: what every source begins with, so that the model knows what is wanted.
             weight: its share of the rows trained on, beside the other parts' weights.
             columns: which columns of a TSV are source and target, from 1.
@@ -70,7 +71,8 @@ class MixtureConfig:
     """The parts of a mixture and how they become ids; without parts, those of an imported model.
 
     Args:   valid_size: pairs held out of a part where it has no `valid`.
-            disjoint: leave out of a part's `train` what shares a sentence with its `valid` or `test`.
+            disjoint: leave out of a part's `train` what shares a sentence with its `valid` or `test`; of plain text,
+            what stands in any part's, or is held out of one.
             valid_share: the last part of a plain text, held out likewise.
             max_len: tokens of a side, end sign included; longer pairs are left out, and texts are cut to fit.
             span_share, mean_span: how much of a text is taken away, and how many tokens at a time.
@@ -345,21 +347,22 @@ def prepare_mixture(
     cleaned = {}
     for part in pair_parts:
         make = (config.pairs_of(part), folders[part.name], seed, says[part.name])
-        cleaned[part.name] = clean_pair_data(*make, begun=begun)[0]["train"]
-    tokenizer = _tokenizer(config, folder, seed, cleaned, announce, begun)
+        cleaned[part.name] = clean_pair_data(*make, begun=begun)[0]
+    elsewhere = _elsewhere(config, cleaned, seed, begun)
+    tokenizer = _tokenizer(config, folder, seed, cleaned, elsewhere, announce, begun)
     for path in folders.values():
         _lay_tokenizer(tokenizer, path)
     pairs = {}
     for part in pair_parts:
         make = (config.pairs_of(part), folders[part.name], seed, says[part.name])
         pairs[part.name] = prepare_pair_data(*make, begun=begun)
-    held_out = _keys_held_out(pairs)
+    held_out = _keys_held_out({name: data.valid for name, data in pairs.items()}, ("source_text", "target_text"))
     train: dict[str, Source] = {}
     valid: dict[str, Source] = {}
     for part in config.mixture:
         if part.objective == "spans":
             of_text = (config.text_of(part), folders[part.name], seed, says[part.name])
-            text = prepare_text_data(*of_text, begun=begun)
+            text = prepare_text_data(*of_text, begun=begun, elsewhere=elsewhere)
             train[part.name], valid[part.name] = (
                 SpanSource(each.ids, tokenizer, config) for each in (text.train, text.valid)
             )
@@ -387,22 +390,28 @@ def _named(announce: Announce, name: str) -> Announce:
 
 
 def _tokenizer(
-    config: MixtureConfig, folder: Path, seed: int, cleaned: dict[str, Corpus], announce: Announce, begun: bool
+    config: MixtureConfig,
+    folder: Path,
+    seed: int,
+    cleaned: Mapping[str, Mapping[str, Corpus]],
+    elsewhere: Elsewhere,
+    announce: Announce,
+    begun: bool,
 ) -> Tokenizer:
     """One for all parts, trained on their texts as the model reads them."""
 
     def texts() -> Iterator[str]:
         for part in config.mixture:
             if part.objective == "spans":
-                yield from read_texts(config.text_of(part), "train")
+                yield from read_texts(config.text_of(part), "train", elsewhere)
             else:
-                yield from (part.prefix + text for text in cleaned[part.name].texts("source"))
-                yield from cleaned[part.name].texts("target")
+                yield from (part.prefix + text for text in cleaned[part.name]["train"].texts("source"))
+                yield from cleaned[part.name]["train"].texts("target")
 
     note = folder / "cache" / "mixed-from.json"
     parts = [{**asdict(part), "test": (), "weight": 0.0} for part in config.mixture]
-    made_from = [{**asdict(config), "mixture": parts, "max_len": 0}, seed]
-    origin = origin_of(made_from, (*config.train, *config.valid), note, begun)
+    made_from = [{**asdict(config), "mixture": parts, "max_len": 0}, seed, *elsewhere.chosen_by]
+    origin = origin_of(made_from, (*config.train, *config.valid, *elsewhere.files), note, begun)
     forget_unless(note, origin, ())
     return find_tokenizer(config.tokenizer, folder, origin, texts, announce)
 
@@ -415,10 +424,31 @@ def _lay_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         tokenizer.save(path)
 
 
-def _keys_held_out(pairs: dict[str, PairData]) -> frozenset[int]:
-    """What stands for each sentence of all validation pairs, whichever side it is on."""
-    sides = ("source_text", "target_text")
-    return frozenset(hash_key(text) for data in pairs.values() for side in sides for text in data.valid.texts(side))
+def _keys_held_out(valid: Mapping[str, Corpus], sides: Sequence[str]) -> frozenset[int]:
+    """What stands for each sentence of all parts' validation pairs, whichever side it is on."""
+    return frozenset(hash_key(text) for corpus in valid.values() for side in sides for text in corpus.texts(side))
+
+
+def _elsewhere(config: MixtureConfig, cleaned: Mapping[str, Mapping[str, Corpus]], seed: int, begun: bool) -> Elsewhere:
+    """What plain text may not hold where the parts are to be apart: what any part is scored on, and holds out.
+
+    Where training has begun, the text is read already, and nothing is looked for.
+    """
+    if not config.disjoint or all(part.objective == "pairs" for part in config.mixture):
+        return NOWHERE
+    keys = set[int]()
+    for part in () if begun else config.mixture:
+        files = (*part.valid, *part.test)
+        if part.objective == "pairs":
+            keys |= sentence_keys(files, part.columns)
+        else:
+            keys |= {
+                hash_key(text) for file in files for line in read_lines(file) for text in (line, *line.split("\t"))
+            }
+    if not begun:
+        keys |= _keys_held_out({name: splits["valid"] for name, splits in cleaned.items()}, ("source", "target"))
+    pairs = [asdict(config.pairs_of(part)) for part in config.mixture if part.objective == "pairs"]
+    return Elsewhere(frozenset(keys), (*config.train, *config.valid, *config.test), (pairs, config.test, seed))
 
 
 def _usable_rows(

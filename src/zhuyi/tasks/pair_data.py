@@ -270,12 +270,7 @@ def _clean(config: PairDataConfig, cache: Path, seed: int, announce: Announce) -
 
 def _apart(pairs: Iterator[Pair], config: PairDataConfig, announce: Announce) -> Iterator[Pair]:
     """Leave out pairs that have a sentence in common with `valid` or `test`."""
-    elsewhere = {
-        hash_key(text)
-        for file in (*config.valid, *config.test)
-        for pair in read_pairs(file, columns=config.columns, report=CleaningReport())
-        for text in (pair.source, pair.target)
-    }
+    elsewhere = sentence_keys((*config.valid, *config.test), config.columns)
     left_out = 0
     for pair in pairs:
         if elsewhere.isdisjoint((hash_key(pair.source), hash_key(pair.target))):
@@ -283,6 +278,19 @@ def _apart(pairs: Iterator[Pair], config: PairDataConfig, announce: Announce) ->
         else:
             left_out += 1
     announce(f"left out {left_out:,} pairs a sentence of which stands in the validation or test pairs")
+
+
+def sentence_keys(files: Sequence[str], columns: tuple[int, int]) -> set[int]:
+    """What stands for each sentence of some pairs, whichever side it is on: `hash_key` of it.
+
+    Raises: InputError: a file cannot be read.
+    """
+    return {
+        hash_key(text)
+        for file in files
+        for pair in read_pairs(file, columns=columns, report=CleaningReport())
+        for text in (pair.source, pair.target)
+    }
 
 
 def _hold_out(corpus: Corpus, config: PairDataConfig, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from zhuyi.data import batches as batching
 from zhuyi.data.dialogues import DEFAULT_TEMPLATE, check_template, read_dialogues
 from zhuyi.data.normalization import normalize
 from zhuyi.data.origins import forget_unless, origin_of
+from zhuyi.data.pairs import CleaningReport
 from zhuyi.data.texts import Piece, TextCounts, encode_documents, open_flags, open_ids, read_documents, split_at
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from zhuyi.errors import InputError
@@ -60,6 +61,22 @@ class TextDataConfig:
     def describe(self) -> str:
         """The data in a line, for people."""
         return f"{self.documents}s of {', '.join(self.train)}"
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Sentences that a text for training may not hold, since they stand where scores are found.
+
+    Args:   keys: `hash_key` of each.
+            files, chosen_by: what they were read from, and what tells, as JSON has it, which of these were taken.
+    """
+
+    keys: frozenset[int] = frozenset()
+    files: tuple[str, ...] = ()
+    chosen_by: tuple[Any, ...] = ()
+
+
+NOWHERE = Elsewhere()
 
 
 class Text:
@@ -157,28 +174,41 @@ class TextData:
 
 
 def prepare_text_data(
-    config: TextDataConfig, folder: Path, seed: int, announce: Announce, *, begun: bool = False
+    config: TextDataConfig,
+    folder: Path,
+    seed: int,
+    announce: Announce,
+    *,
+    begun: bool = False,
+    elsewhere: Elsewhere = NOWHERE,
 ) -> TextData:
     """Make whatever of tokenizer and cache is not in the folder yet, and open it.
 
     A kill on the way changes nothing: each file appears whole, and each is a pure function of data and config.
 
     Args:   begun: training has begun on what is there: it is used whatever has become of the files since.
+            elsewhere: which lines are left out of `train`.
     Raises: InputError: no file, or no text in it.
     """
     cache = folder / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     if not config.train:
         raise InputError("no training data: set data.train or give --train FILE")
-    made_from = [{**asdict(config), "test": (), "max_len": 0, "segments": ""}]
-    origin = origin_of(made_from, (*config.train, *config.valid), cache / "read-from.json", begun)
+    made_from = [{**asdict(config), "test": (), "max_len": 0, "segments": ""}, *elsewhere.chosen_by]
+    files = (*config.train, *config.valid, *elsewhere.files)
+    origin = origin_of(made_from, files, cache / "read-from.json", begun)
     made = [cache / name for split in SPLITS for name in (f"{split}.ids", f"{split}.learned", f"{split}.json")]
     forget_unless(cache / "read-from.json", origin, made)
-    tokenizer = find_tokenizer(config.tokenizer, folder, origin, lambda: read_texts(config, "train"), announce)
+    tokenizer = find_tokenizer(
+        config.tokenizer, folder, origin, lambda: read_texts(config, "train", elsewhere), announce
+    )
     forget_unless(cache / "encoded-by.json", tokenizer.fingerprint(), made)
     for split in SPLITS:
         if not (cache / f"{split}.json").exists():
-            counts = _encode(config, cache, split, tokenizer)
+            report = CleaningReport(things="pairs" if config.documents == "dialogue" else "lines")
+            counts = _encode(config, cache, split, tokenizer, _split(config, split, elsewhere, report))
+            if report.dropped and (split == "train" or config.valid):  # else it is of the same lines
+                announce(f"{split}: {report.summary()}")
             announce(
                 f"{split}: {counts.characters:,} characters of {counts.documents:,} documents, {counts.tokens:,} tokens"
             )
@@ -191,40 +221,49 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.load(folder / "tokenizer.json")
 
 
-def read_text(config: TextDataConfig, files: Sequence[str]) -> Iterator[Piece]:
+def read_text(
+    config: TextDataConfig, files: Sequence[str], report: CleaningReport, elsewhere: Elsewhere = NOWHERE
+) -> Iterator[Piece]:
     """The documents of some files, as the config reads them.
 
+    Args:   report: where the lines of dialogues, and those left out, are counted.
     Raises: InputError: a file cannot be read.
     """
     if config.documents == "dialogue":
-        return read_dialogues(files, config.template, config.columns)
-    return read_documents(files, config.documents)
+        return read_dialogues(files, config.template, config.columns, report=report)
+    return read_documents(files, config.documents, apart=elsewhere.keys, report=report)
 
 
-def encode_files(config: TextDataConfig, files: Sequence[str], tokenizer: Tokenizer, folder: Path) -> Text:
+def encode_files(
+    config: TextDataConfig, files: Sequence[str], tokenizer: Tokenizer, folder: Path, report: CleaningReport
+) -> Text:
     """The text of other files, as the config reads them, by a tokenizer that there is; its ids go into the folder.
 
+    Args:   report: as `read_text` takes it.
     Raises: InputError: a file cannot be read, or there is no text.
     """
     flags = folder / "text.learned" if config.documents == "dialogue" else None
-    counts = encode_documents(folder / "text.ids", read_text(config, files), tokenizer, flags)
+    counts = encode_documents(folder / "text.ids", read_text(config, files, report), tokenizer, flags)
     if not counts.tokens:
         raise InputError(f"{' '.join(files)}: no text in it")
     return Text(open_ids(folder / "text.ids"), open_flags(flags) if flags else None, counts, tokenizer.signs.eos)
 
 
-def read_texts(config: TextDataConfig, split: str) -> Iterator[str]:
+def read_texts(config: TextDataConfig, split: str, elsewhere: Elsewhere = NOWHERE) -> Iterator[str]:
     """The texts of a split's documents, in pieces, read anew."""
-    return (piece.text for piece in _split(config, split))
+    return (piece.text for piece in _split(config, split, elsewhere, CleaningReport()))
 
 
-def _split(config: TextDataConfig, split: str) -> Iterable[Piece]:
+def _split(config: TextDataConfig, split: str, elsewhere: Elsewhere, report: CleaningReport) -> Iterable[Piece]:
     """The documents of a split, read anew."""
+    if config.valid and split == "valid":
+        return read_text(config, config.valid, report)
     if config.valid:
-        return read_text(config, config.train if split == "train" else config.valid)
-    total = sum(len(piece.text) for piece in read_text(config, config.train))
+        return read_text(config, config.train, report, elsewhere)
+    total = sum(len(piece.text) for piece in read_text(config, config.train, CleaningReport(), elsewhere))
     cut = int(total * (1 - config.valid_share))
-    parts = split_at(read_text(config, config.train), cut, within_documents=config.documents == "file")
+    pieces = read_text(config, config.train, report, elsewhere)
+    parts = split_at(pieces, cut, within_documents=config.documents == "file")
     return (piece for is_before, piece in parts if is_before is (split == "train"))
 
 
@@ -247,9 +286,11 @@ def find_tokenizer(
     return load_tokenizer(folder)
 
 
-def _encode(config: TextDataConfig, cache: Path, split: str, tokenizer: Tokenizer) -> TextCounts:
+def _encode(
+    config: TextDataConfig, cache: Path, split: str, tokenizer: Tokenizer, documents: Iterable[Piece]
+) -> TextCounts:
     flags = cache / f"{split}.learned" if config.documents == "dialogue" else None
-    counts = encode_documents(cache / f"{split}.ids", _split(config, split), tokenizer, flags)
+    counts = encode_documents(cache / f"{split}.ids", documents, tokenizer, flags)
     if not counts.tokens:
         raise InputError(
             f"{' '.join(config.train)}: no {split} text; give more of it"
