@@ -130,6 +130,8 @@ def read_table(file: str, layout: TableLayout, sensors: Sequence[str] = (), *, s
     columns = (_parquet_columns if is_parquet else _csv_columns)(file, header, sensors, time)
     values = np.stack([columns[name] for name in sensors], axis=1).astype(np.float32)  # (T, N)
     if not len(values):
+        raise InputError(f"{file}: no rows")
+    if not len(values):
         raise InputError(f"{file}: no rows below its header")
     values[~np.isfinite(values)] = np.nan
     if layout.zeros == "missing":
@@ -161,14 +163,16 @@ def _csv_columns(file: str, header: Sequence[str], sensors: Sequence[str], time:
     from pyarrow import csv as arrow_csv
 
     content = b"\n".join(line.rstrip(b"\r\n") for line in byte_lines(file))
-    first = content.split(b"\n", 1)[0].decode("utf-8", errors="replace")
+    first, _, rows = content.partition(b"\n")
+    if not rows.strip():
+        raise InputError(f"{file}: no rows below its header")
     types = dict.fromkeys(sensors, pyarrow.float64()) | ({time: pyarrow.string()} if time is not None else {})
     try:
         table = arrow_csv.read_csv(
             io.BytesIO(content),
             # One thread: only then does it know the row of an error.
             read_options=arrow_csv.ReadOptions(column_names=list(header), skip_rows=1, use_threads=False),
-            parse_options=arrow_csv.ParseOptions(delimiter=_delimiter(first)),
+            parse_options=arrow_csv.ParseOptions(delimiter=_delimiter(first.decode("utf-8", errors="replace"))),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=types, include_columns=list(types), null_values=list(BLANK), strings_can_be_null=True
             ),
@@ -248,7 +252,7 @@ def to_minutes(text: Any, origin: str, time_format: str = "") -> int:
             time = datetime.strptime(text, time_format) if time_format else datetime.fromisoformat(str(text).strip())
     except (ValueError, TypeError):
         expected = time_format or "2024-01-31 17:05"
-        raise InputError(f"{origin}: '{text}' is no time; expected one such as {expected}") from None
+        raise InputError(f"{origin}: '{text or ''}' is no time; expected one such as {expected}") from None
     minutes, rest = divmod(time.replace(tzinfo=None) - EPOCH, timedelta(minutes=1))
     if rest:
         raise InputError(f"{origin}: {text} is not a whole minute; steps are of whole minutes")
