@@ -111,6 +111,15 @@ def continued_tokens_per_second(
     return batch * length / (begun + length * step)
 
 
+def text_training_tokens_per_second(
+    config: GptConfig, batch: int, length: int, precision: str, rates: dict[str, float]
+) -> float:
+    """The same as `training_tokens_per_second`, of a GPT."""
+    projection = 2 * config.vocab_size * config.d_model * batch * length
+    operations = 3 * (prompt_work(config, batch, length, precision).operations + projection)
+    return 1e9 * rates[PRECISIONS[precision].operations] * batch * length / operations
+
+
 def training_tokens_per_second(
     config: TransformerConfig, batch: int, source: int, length: int, precision: str, rates: dict[str, float]
 ) -> float:

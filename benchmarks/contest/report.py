@@ -6,10 +6,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-TOOLS = ("JoeyNMT", "torch nn.Transformer", "Hugging Face", "CTranslate2", "zhuyi")
+TOOLS = ("JoeyNMT", "torch nn.Transformer", "torch nn.TransformerEncoder", "Hugging Face", "CTranslate2", "zhuyi")
 COLOURS = {
     "JoeyNMT": ["#d8cfe3"],
     "torch nn.Transformer": ["#b9d3bd"],
+    "torch nn.TransformerEncoder": ["#b9d3bd"],
     "Hugging Face": ["#c9ced6", "#aab1bc"],
     "CTranslate2": ["#8fb4de"],
     "zhuyi": ["#e7a37f", "#d9773f", "#b3470f"],

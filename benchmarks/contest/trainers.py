@@ -215,13 +215,15 @@ def hugging_face(shape: Shape, setting: dict[str, Any]) -> Trainer:
     return Trainer(usual_step(model, logits, between(target, None, EOS_ID), setting["precision"]), count(model))
 
 
-def usual_step(model: nn.Module, logits: Callable[[], Tensor], expected: Tensor, precision: str) -> Callable[[], float]:
+def usual_step(
+    model: nn.Module, logits: Callable[[], Tensor], expected: Tensor, precision: str, smoothing: float = SMOOTHING
+) -> Callable[[], float]:
     """The step of a plain training loop, in bfloat16 by autocast."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = F.cross_entropy(logits().flatten(0, 1), expected.flatten(), label_smoothing=SMOOTHING)
+            loss = F.cross_entropy(logits().flatten(0, 1), expected.flatten(), label_smoothing=smoothing)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
@@ -294,10 +296,13 @@ BUILDERS: dict[str, Callable[[Shape, dict[str, Any]], Trainer]] = {
 
 
 class Steps:
-    """One tool's trainers, by shape and setting."""
+    """One tool's trainers, by shape and setting.
 
-    def __init__(self, tool: str) -> None:
-        self._build = BUILDERS[tool]
+    Args:   build: makes one of a `shape` and a setting.
+    """
+
+    def __init__(self, build: Callable[[Any, dict[str, Any]], Trainer], shape: type[Any] = Shape) -> None:
+        self._build, self._shape = build, shape
         self._trainers: dict[str, Trainer] = {}
 
     def train(self, shape: dict[str, Any], setting: dict[str, Any], seconds: float, *, warm: bool) -> dict[str, Any]:
@@ -306,7 +311,7 @@ class Steps:
         found = []
         if key not in self._trainers:
             torch.manual_seed(0)
-            self._trainers[key] = self._build(Shape(**shape), setting)
+            self._trainers[key] = self._build(self._shape(**shape), setting)
         trainer = self._trainers[key]
         if warm:
             found = [trainer.parameters, trainer.step()]
@@ -323,7 +328,7 @@ def answer(tool: Any, command: dict[str, Any]) -> dict[str, Any]:
 
 
 TOOLS: dict[str, Callable[[str], Any]] = {
-    **{name: lambda _, name=name: Steps(name) for name in BUILDERS},
+    **{name: lambda _, build=build: Steps(build) for name, build in BUILDERS.items()},
     "machine": Machine,
 }
 
