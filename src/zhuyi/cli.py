@@ -127,13 +127,16 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Also write the translations here, one a line.")] = None,
     task: Task = None,
     prefix: Prefix = None,
+    joined: Annotated[
+        int | None, typer.Option(min=1, help="Score so many recordings at a time, joined with pauses.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Score a run; of a translation run: BLEU with its signature, chrF, speed."""
     from zhuyi.evaluation import Wanted, evaluate_run
     from zhuyi.predict import load
 
-    wanted = Wanted(pairs, _columns(columns) if columns else None, beam, alpha, lowercase, output, task, prefix)
+    wanted = Wanted(pairs, _columns(columns) if columns else None, beam, alpha, lowercase, output, task, prefix, joined)
     scores = evaluate_run(load(run, precision, command="evaluate"), wanted, typer_echo_error)
     if json_:
         typer.echo(json.dumps(scores, ensure_ascii=False))
@@ -414,9 +417,41 @@ def forecast(
 
 
 @app.command()
+def transcribe(
+    run: Run,
+    sounds: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings of any kind, or folders of them.")],
+    format_: Annotated[str, typer.Option("--format", help="txt, srt, vtt, or json: one object a recording.")] = "txt",
+    output: Annotated[
+        Path | None, typer.Option(help="A file; for several recordings a folder, where each gets a file of its name.")
+    ] = None,
+    beam: Beam = None,
+    language: Annotated[
+        str | None, typer.Option(help="Its code, or auto, where the model knows several; the run's own otherwise.")
+    ] = None,
+    translate_: Annotated[
+        bool, typer.Option("--translate", help="Into English, where the model was taught to.")
+    ] = False,
+    times: Annotated[
+        bool | None,
+        typer.Option("--times/--no-times", help="Whether the model writes times; if it can, where not given."),
+    ] = None,
+    precision: Precision = None,
+) -> None:
+    """Write down what is said in recordings of any length; silence and noise have no text."""
+    from zhuyi.predict import load
+    from zhuyi.writing import write_transcriptions
+
+    options = {"beam": beam, "language": language, "task": "translate" if translate_ else "transcribe", "times": times}
+    transcriber = load(run, precision, command="transcribe")
+    write_transcriptions(transcriber, sounds, format_, output, sys.stdout, typer_echo_error, options)
+
+
+@app.command()
 def attention(
     run: Run,
-    text: Annotated[str | None, typer.Argument(help="The text to look into, or the picture's file.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="The text to look into, or the picture's or recording's file.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="map.png, or map.html: one page that opens offline.")] = Path("map.png"),
     target: Annotated[str | None, typer.Option(help="A translation of yours; the model's own otherwise.")] = None,
     place: Annotated[str, typer.Option(help="cross, encoder or decoder.")] = "cross",

@@ -13,14 +13,18 @@ import numpy as np
 import torch
 
 from zhuyi.atomic import replacing
+from zhuyi.data.audio import SAMPLE_RATE_HZ
 from zhuyi.data.corpus import Corpus, write_corpus
 from zhuyi.data.images import list_pictures
 from zhuyi.data.labelled_texts import read_all_texts
 from zhuyi.data.pairs import CleaningReport, Pair, read_pairs
+from zhuyi.data.recordings import read_recordings
+from zhuyi.data.speech_examples import join_recordings
 from zhuyi.errors import InputError
 from zhuyi.metrics.classification_scores import classification_scores
+from zhuyi.metrics.speech_scores import speech_scores
 from zhuyi.metrics.translation_scores import translation_scores
-from zhuyi.predict import Classifier, Forecaster, Generator, PictureClassifier, Translator, WordFiller
+from zhuyi.predict import Classifier, Forecaster, Generator, PictureClassifier, Transcriber, Translator, WordFiller
 from zhuyi.tasks.encoder_data import read_simplified
 from zhuyi.tasks.forecasting import forecast_errors, horizon_scores, windows_of
 from zhuyi.tasks.image_classification import PICTURES_A_CHUNK, picture_probabilities, read_pictures
@@ -41,6 +45,7 @@ class Wanted:
             columns, beam, alpha, lowercase: of translations; None or False where not given.
             output: where what the model answers is written too, one a line.
             task, prefix: of a run that does several tasks, as `Translator` takes them.
+            joined: of recordings, so many are scored as one, with pauses between; None where not given.
     """
 
     files: Sequence[str] | None = None
@@ -51,6 +56,7 @@ class Wanted:
     output: Path | None = None
     task: str | None = None
     prefix: str | None = None
+    joined: int | None = None
 
     def refuse(self, *names: str) -> None:
         """Raise InputError where one of these was given, which the run's task has no use for."""
@@ -64,6 +70,8 @@ def evaluate_run(predictor: Any, wanted: Wanted, warn: Callable[[str], None] = l
 
     Raises: InputError: no data to score on, or an option that is not for the task.
     """
+    if predictor.config.task != "speech-recognition":
+        wanted.refuse("joined")
     return EVALUATIONS[predictor.config.task](predictor, wanted, warn)
 
 
@@ -190,6 +198,31 @@ def _evaluate_forecasts(forecaster: Forecaster, wanted: Wanted, warn: Callable[[
     }
 
 
+def _evaluate_speech(transcriber: Transcriber, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
+    """`wer` and `cer` of recordings, and how many seconds of them are transcribed in one."""
+    wanted.refuse("alpha", "task", "prefix")
+    data = transcriber.config.data
+    report = CleaningReport(things="recordings")
+    names = data.names("test") if not wanted.files else replace(data.names("test"), chosen="")
+    files = _files(wanted, data.files("test"))
+    read = [(each.samples, each.text) for each in read_recordings(files, names, report, wanted.columns or data.columns)]
+    if report.dropped:
+        warn(report.summary())
+    if wanted.joined:
+        read = join_recordings(read, wanted.joined)
+    started = time.perf_counter()
+    found = [each.text for each in transcriber.stream((samples for samples, _ in read), beam=wanted.beam, times=False)]
+    seconds = time.perf_counter() - started
+    if wanted.output:
+        _write_lines(wanted.output, (" ".join(text.split()) for text in found))
+    expected = [text for _, text in read]
+    if wanted.lowercase:
+        found, expected = [text.lower() for text in found], [text.lower() for text in expected]
+    scores = {name: round(rate, 5) for name, rate in speech_scores(found, expected).items()}
+    heard = sum(len(samples) for samples, _ in read) / SAMPLE_RATE_HZ
+    return {**scores, "recordings": len(read), "seconds": round(heard, 1), "times_real_time": round(heard / seconds, 1)}
+
+
 def _evaluate_masked_words(filler: WordFiller, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
     """`valid_loss` and `accuracy` of words taken away, drawn as the run's seed draws them."""
     wanted.refuse("columns", "beam", "alpha", "lowercase", "output", "task", "prefix")
@@ -240,6 +273,7 @@ EVALUATIONS: dict[str, Callable[[Any, Wanted, Callable[[str], None]], dict[str, 
     "text-classification": _evaluate_labels,
     "image-classification": _evaluate_pictures,
     "forecasting": _evaluate_forecasts,
+    "speech-recognition": _evaluate_speech,
 }
 
 

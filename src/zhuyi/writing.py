@@ -1,13 +1,20 @@
-"""Continued texts, conversations and filled gaps on a terminal or in a pipe, as they are written."""
+"""Continued texts, conversations, filled gaps and transcriptions on a terminal or in a pipe, as they are written."""
 
 import json
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
+from zhuyi.atomic import replacing
+from zhuyi.data.audio import read_audio
+from zhuyi.data.recordings import sound_files
 from zhuyi.decoding.config import GenerationConfig
+from zhuyi.errors import InputError
 from zhuyi.predict.generator import Conversation, Generation, Generator
+from zhuyi.predict.transcriber import FORMATS, Transcriber, as_json
 from zhuyi.predict.word_filler import WordFiller
 
 BETWEEN = "---\n"
@@ -85,3 +92,68 @@ def write_fillings(filler: WordFiller, texts: Iterable[str], out: IO[str], *, to
                 out.write(json.dumps({"text": text, "gap": number, "candidates": found}, ensure_ascii=False) + "\n")
             else:
                 out.writelines(f"{c.probability:.4f}\t{c.word}\t{c.text}\n" for c in candidates)
+
+
+def write_transcriptions(
+    transcriber: Transcriber,
+    sounds: Sequence[str],
+    form: str,
+    output: Path | None,
+    out: IO[str],
+    warn: Callable[[str], None],
+    options: dict[str, Any],
+) -> None:
+    """Write what is said in each recording, as soon as it is there; those that cannot be read are named and skipped.
+
+    Args:   sounds: files, and folders of them.
+            form: a key of `FORMATS`.
+            output: a file, or for several recordings a folder, where each gets a file of its name.
+            options: as `Transcriber.stream` takes them.
+    Raises: InputError: no such form, no recording, or one that cannot be read: at once where it is the only one, else
+            after all others are written.
+    """
+    if form not in FORMATS:
+        raise InputError(f"--format {form}: choose {', '.join(FORMATS)}")
+    paths = [path for sound in sounds for path in (sound_files(sound) if Path(sound).is_dir() else [sound])]
+    if not paths:
+        raise InputError(f"no recording in {' '.join(sounds)}")
+    several = len(paths) > 1 or Path(sounds[0]).is_dir()
+    if several and output is None and form in ("srt", "vtt"):
+        raise InputError(f"{len(paths)} recordings cannot share one {form}; give a folder for them by --output")
+    stems = Counter(Path(path).stem for path in paths)
+    read, errors = list[str](), list[str]()
+
+    def recordings() -> Iterator[Any]:
+        for path in paths:
+            try:
+                samples = read_audio(path)
+            except InputError as error:
+                if not several:
+                    raise
+                warn(str(error))
+                errors.append(path)
+                continue
+            read.append(path)
+            yield samples
+
+    for number, found in enumerate(transcriber.stream(recordings(), **options)):
+        path = read[number]
+        text = as_json(found, path) if form == "json" else FORMATS[form](found)
+        if several and output is None and form == "txt":
+            text = f"{path}\t{text}"
+        text += "" if text.endswith("\n") else "\n"
+        if output is None:
+            out.write(text)
+            out.flush()
+        else:
+            name = Path(path).name if stems[Path(path).stem] > 1 else Path(path).stem  # a.wav beside a.flac
+            _write_file(output / f"{name}.{form}" if several else output, text)
+    if errors:
+        raise InputError(f"{len(errors)} of {len(paths)} recordings could not be read, {errors[0]} for one")
+
+
+def _write_file(path: Path, text: str) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")

@@ -90,6 +90,11 @@ def files_of(sources: Sequence[str], columns: tuple[int, int] = (1, 2)) -> list[
     return found
 
 
+def sound_files(folder: str) -> list[str]:
+    """The recordings below a folder, in the order of their names."""
+    return [str(path) for path in _files(Path(folder), ENDINGS)]
+
+
 def _of_table(source: str, names: Names, report: CleaningReport, columns: tuple[int, int]) -> Iterator[Recording]:
     for pair in read_pairs(source, columns=columns, report=report):
         if not re.search(names.chosen, pair.source):

@@ -148,6 +148,20 @@ def mask_features(features: np.ndarray, config: AugmentConfig, frames_a_second: 
         features[:, first : first + width] = blank
 
 
+def join_recordings(recordings: Sequence[tuple[np.ndarray, str]], count: int) -> list[tuple[np.ndarray, str]]:
+    """All recordings in an order always the same, so many as one with pauses of 0.1 to 0.5 seconds between."""
+    rng = draws_for(0, 0, len(recordings))
+    order = rng.permutation(len(recordings)).tolist()
+    found = []
+    for first in range(0, len(order), count):
+        chosen = [recordings[row] for row in order[first : first + count]]
+        pieces = [chosen[0][0]]
+        for samples, _ in chosen[1:]:
+            pieces += [np.zeros(round(rng.uniform(0.1, 0.5) * SAMPLE_RATE_HZ), np.float32), samples]
+        found.append((np.concatenate(pieces), join_texts([text for _, text in chosen])))
+    return found
+
+
 def join_texts(texts: Sequence[str]) -> str:
     """Texts one behind the other, with spaces where their writing has them."""
     joined = ""

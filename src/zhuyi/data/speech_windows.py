@@ -75,8 +75,8 @@ def join_overlapping(before: str, after: str, share: float) -> str:
     left, right = _units(before), _units(after)
     reach = 2 + int(1.5 * share * max(len(left), len(right)))
     tail, head = left[-reach:], right[:reach]
-    match = SequenceMatcher(None, *([unit.strip().casefold() for unit in part] for part in (tail, head)), False)
-    block = match.find_longest_match()
+    first, second = ([unit.strip().casefold() for unit in part] for part in (tail, head))
+    block = SequenceMatcher(None, first, second, autojunk=False).find_longest_match()
     if not block.size:
         return " ".join(filter(None, (before, after)))
     kept = len(left) - len(tail) + block.a + block.size

@@ -5,19 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from zhuyi.errors import InputError
-from zhuyi.predict import Forecast, Forecaster, PictureClassifier, Translator
+from zhuyi.predict import Forecast, Forecaster, PictureClassifier, Transcriber, Translator
 from zhuyi.visualize.attention_maps import draw_maps
 from zhuyi.visualize.attention_page import write_page
 from zhuyi.visualize.forecasts import draw_forecast
 from zhuyi.visualize.picture_overlay import draw_overlay
 from zhuyi.visualize.positions import draw_positions
 from zhuyi.visualize.sensor_maps import draw_sensor_maps
+from zhuyi.visualize.sound_maps import draw_sound_maps
 
 SHOWN_POSITIONS = 128
 
 
 def draw(
-    predictor: Translator | PictureClassifier | Forecaster,
+    predictor: Translator | PictureClassifier | Forecaster | Transcriber,
     text: str | None,
     out: Path,
     *,
@@ -58,6 +59,14 @@ def draw(
         return
     if rollout:
         raise InputError("--rollout is for runs that label pictures; leave it out")
+    if isinstance(predictor, Transcriber):
+        _check_file(out, (".png",))
+        if text is None or place != "cross" or positions or any((options or {}).values()):
+            raise InputError(
+                "of a run that listens give a recording's file, and no option but --target, --layer, --head"
+            )
+        draw_sound_maps(predictor.attention(text, target), out, layer=layer, head=head)
+        return
     _check_file(out, (".png",) if positions else (".png", ".html"))
     if positions:
         _draw_positions(predictor, out, "target" if place == "decoder" else "source")
