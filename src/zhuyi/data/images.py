@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # What is opened: nothing that another program would have to be called for.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 LEAST_SIDE = 4  # pixels; a page's invisible picture has one
 MOST_PIXELS = 200_000_000  # a few kilobytes can unpack to as many as memory holds
@@ -197,6 +197,7 @@ def pillow() -> Any:
         from PIL import Image
     except ImportError:
         raise InputError('pictures need the package pillow: pip install "zhuyi[image]"') from None
+    Image.init()  # or it knows fewer forms than `FORMATS` names
     return Image
 
 

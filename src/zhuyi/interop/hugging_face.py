@@ -13,10 +13,11 @@ from zhuyi.data.special_tokens import BOS, EOS, PAD, UNK
 from zhuyi.data.tokenizers import Signs, Tokenizer
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
-from zhuyi.interop import bert, gpt2, marian, t5
+from zhuyi.interop import bert, gpt2, marian, t5, vit
 from zhuyi.models.bert import to_published as bert_weights
 from zhuyi.models.gpt import to_published as gpt_weights
 from zhuyi.models.t5 import to_published as t5_weights
+from zhuyi.models.vit import to_published as vit_weights
 from zhuyi.run_folder import named_weights, write_tensors
 from zhuyi.tasks.translation import never_written
 
@@ -26,6 +27,7 @@ class Written:
     """What a folder is to hold.
 
     Args:   tokenizers: the tokenizer's JSON by the file's name, and what opens it in tokenizer_config.json.
+            preprocessing: how pictures become numbers, of a model that reads these in the place of texts.
             readme: what stands above what is not carried.
     """
 
@@ -35,6 +37,7 @@ class Written:
     generation: dict[str, Any] | None = None
     tokenizers: dict[str, dict[str, Any]] = field(default_factory=dict)
     tokenizer_config: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] | None = None
 
 
 def write_hugging_face(predictor: Any, folder: Path, published: Path | None = None) -> None:
@@ -52,6 +55,10 @@ def write_hugging_face(predictor: Any, folder: Path, published: Path | None = No
     _write_json(folder / "config.json", written.config)
     if written.generation is not None:
         _write_json(folder / "generation_config.json", written.generation)
+    if written.preprocessing is not None:
+        _write_json(folder / "preprocessor_config.json", written.preprocessing)
+        (folder / "README.md").write_text(written.readme, encoding="utf-8")
+        return
     if published is not None:
         shutil.copytree(published, folder, dirs_exist_ok=True)
         (folder / "README.md").write_text(written.readme + FROM_PUBLISHED, encoding="utf-8")
@@ -131,6 +138,18 @@ def _bert(predictor: Any) -> Written:
     )
 
 
+def _vit(classifier: Any) -> Written:
+    """As ViT, or with a distillation token as DeiT."""
+    config = classifier.config.model
+    values = vit.written_config(config, classifier.labels)
+    return Written(
+        weights=vit_weights(named_weights(classifier.model), config, vit.family_of(config)),
+        config=values,
+        readme=PICTURE_README.replace("CLASS", values["architectures"][0]),
+        preprocessing=vit.written_preprocessing(classifier.config.data),
+    )
+
+
 def _between_signs(tokenizer: Tokenizer) -> dict[str, Any]:
     def token(name: str, kind: int) -> dict[str, Any]:
         return {"SpecialToken": {"id": name, "type_id": kind}}
@@ -148,7 +167,13 @@ def _between_signs(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-WRITERS: dict[str, Callable[[Any], Written]] = {"transformer": _transformer, "t5": _t5, "gpt": _gpt, "bert": _bert}
+WRITERS: dict[str, Callable[[Any], Written]] = {
+    "transformer": _transformer,
+    "t5": _t5,
+    "gpt": _gpt,
+    "bert": _bert,
+    "vit": _vit,
+}
 
 
 def generation_config(decode: DecodeConfig, max_len: int, signs: Signs) -> dict[str, Any]:
@@ -244,6 +269,24 @@ print(model(**tokenizer(["..."], return_tensors="pt", padding=True, truncation=T
 The hidden states and the head's logits are zhuyi's, within rounding. zhuyi's embedding of a text is the mean of its
 hidden states, both signs counted, at length 1. What is not carried:
 
+"""
+
+PICTURE_README = """\
+# A model of pictures trained with zhuyi, for Hugging Face transformers
+
+```python
+from PIL import Image
+from transformers import AutoImageProcessor, CLASS
+
+model, processor = CLASS.from_pretrained(FOLDER), AutoImageProcessor.from_pretrained(FOLDER)
+print(model(**processor(Image.open("...").convert("RGB"), return_tensors="pt")))
+```
+
+The logits are zhuyi's, within rounding. What is not carried:
+
+- Pictures are not turned as the camera noted, and what is transparent does not become white. Of a model of grey
+  pictures (`num_channels` 1) convert to `"L"`.
+- Where a picture is no square, the processor rounds its longer side before it cuts the middle out; a pixel may differ.
 """
 
 NORMALIZED = """\

@@ -16,6 +16,7 @@ from zhuyi.interop.marian import read_marian
 from zhuyi.interop.probe import Comparison, compare
 from zhuyi.interop.published_folder import Imported, PublishedFolder
 from zhuyi.interop.t5 import read_t5
+from zhuyi.interop.vit import read_vit
 from zhuyi.models import MODELS
 from zhuyi.predict import load
 from zhuyi.run_folder import PUBLISHED, RunFolder, named_weights
@@ -27,6 +28,8 @@ FAMILIES: dict[str, Callable[[PublishedFolder], Imported]] = {
     "bert": read_bert,
     "distilbert": read_bert,
     "t5": read_t5,
+    "vit": read_vit,
+    "deit": read_vit,
 }
 # How a run goes on learning, unless told otherwise: little, for it knows something already.
 FINE_TUNING = {

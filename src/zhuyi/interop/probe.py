@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zhuyi.data.augmentation import middle
+from zhuyi.data.images import open_picture, to_pixels
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Greedy, Request, Rule, Search, run
 from zhuyi.interop.published_folder import PublishedFolder
-from zhuyi.predict import Classifier, Generator, Translator, WordFiller
+from zhuyi.predict import Classifier, Generator, PictureClassifier, Translator, WordFiller
 from zhuyi.tasks.continuation import begin
+from zhuyi.tasks.image_classification import as_numbers, normalized
 from zhuyi.tasks.translation import open_search
 
 TEXTS = (
@@ -145,6 +148,33 @@ def encoder_probe(ours: WordFiller | Classifier, folder: PublishedFolder) -> Com
     return Comparison(difference)
 
 
+def picture_probe(ours: PictureClassifier, folder: PublishedFolder) -> Comparison:
+    """Logits (or hidden states) of pictures, at the model's size and at a larger one, and a picture's numbers."""
+    import transformers
+
+    config, data = ours.config.model, ours.config.data
+    name = (folder.config.get("architectures") or ["ViTModel"])[0]
+    model = getattr(transformers, name).from_pretrained(folder.path, dtype=torch.float32).eval()
+    generator, difference = torch.Generator().manual_seed(1), 0.0
+    for size in (config.image_size, config.image_size + config.patch_size):
+        images = torch.randn(2, config.num_channels, size, size, generator=generator)
+        theirs = model(images, interpolate_pos_encoding=size != config.image_size, output_hidden_states=True)
+        if config.num_labels:
+            pairs = [(ours.model(images), theirs.logits)]
+        else:
+            pairs = [(ours.model.states(images), theirs.last_hidden_state)]
+            pairs += [(ours.model(images), theirs.pooler_output)] if config.d_pooler else []
+        difference = max(difference, *(checked_difference(own, other) for own, other in pairs))
+    if data.fit == "stretch" and (folder.path / "preprocessor_config.json").exists():
+        pixels = torch.randint(256, (41, 37, 3), dtype=torch.uint8, generator=generator).numpy()
+        image = open_picture(pixels, "a probe").convert("L" if data.channels == 1 else "RGB")
+        processor = transformers.AutoImageProcessor.from_pretrained(folder.path, backend="pil")
+        theirs = processor(image, return_tensors="pt")["pixel_values"]
+        own = middle(as_numbers(to_pixels(image, data.shape)[None]), data.image_size)
+        checked_difference(normalized(own, data), theirs)
+    return Comparison(difference)
+
+
 def some_ids(vocab_size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Ids of three rows and where they are real. Shape: each (3, T)."""
     length = 7 + 2 * seed
@@ -231,4 +261,6 @@ PROBES: dict[str, Callable[[Any, PublishedFolder], Comparison]] = {
     "gpt2": generator_probe,
     "bert": encoder_probe,
     "distilbert": encoder_probe,
+    "vit": picture_probe,
+    "deit": picture_probe,
 }

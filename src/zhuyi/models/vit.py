@@ -17,6 +17,8 @@ from zhuyi.nn.maps import Maps
 from zhuyi.nn.positions import LearnedPositions
 
 INITIAL_STD = 0.02
+# Of positions, about as wide as what they are added to.
+POSITION_STD = 0.5
 POOLER_ACTIVATIONS = ACTIVATIONS | {"tanh": torch.tanh}
 
 
@@ -125,6 +127,8 @@ class Vit(nn.Module):
 
     Source: Dosovitskiy et al. 2021, eq. 1 to 4; `pooling = "mean"`: appendix D.3; stochastic depth: Huang et al. 2016,
             a layer (both sublayers) being what is gone past; distillation token: Touvron et al. 2021, section 4.
+            Departure: positions begin 25 times as wide as in the authors' code (a deviation of 0.5, not 0.02), with
+            which few pictures teach sooner where things are.
     """
 
     # What begins anew where another task's model is gone on with.
@@ -141,7 +145,7 @@ class Vit(nn.Module):
         self.class_token = _token(c.d_model) if config.pooling == "class" else None
         self.distillation_token = _token(c.d_model) if config.distillation_token else None
         self.positions = LearnedPositions(config.num_prefix_tokens + side**2, c.d_model)
-        nn.init.normal_(self.positions.table, std=INITIAL_STD)
+        nn.init.normal_(self.positions.table, std=POSITION_STD)
         self.embedding_dropout = Dropout(c.dropout)
         self.encoder_layers = nn.ModuleList(EncoderLayer(c) for _ in range(config.num_layers))
         self.encoder_norm = nn.LayerNorm(c.d_model, eps=c.norm_epsilon)

@@ -189,7 +189,7 @@ class PictureBatches:
 
 def as_numbers(pixels: np.ndarray) -> Tensor:
     """From 0 to 1. Shape: pixels (B, H, W, C) uint8; returns (B, C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div_(255)
+    return torch.tensor(pixels).permute(0, 3, 1, 2).float().div_(255)
 
 
 def normalized(images: Tensor, config: PictureDataConfig) -> Tensor:
