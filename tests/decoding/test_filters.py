@@ -153,10 +153,10 @@ def test_when_a_loop_is_ended_does_not_depend_on_the_batch(toys):
 def test_a_loop_that_the_input_has_too_goes_on(toys):
     decoder = looping(toys, 3)
     guard = RepetitionGuard(toys.eos_id)
-    (hypothesis,) = toys.alone(decoder, Greedy(), Request(0, 0, 60, allowed_repeats=30), filters=(guard,))
+    (hypothesis,) = toys.alone(decoder, Greedy(), Request(0, 0, 60, repeating=(1,) * 30), filters=(guard,))
     assert hypothesis.flags == ("length",)
     assert len(hypothesis.tokens) == 60
-    (hypothesis,) = toys.alone(decoder, Greedy(), Request(0, 0, 60, allowed_repeats=3), filters=(guard,))
+    (hypothesis,) = toys.alone(decoder, Greedy(), Request(0, 0, 60, repeating=(1,) * 3), filters=(guard,))
     assert hypothesis.flags == ("repetition",)
 
 

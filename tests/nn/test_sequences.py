@@ -69,7 +69,7 @@ def test_real_positions_are_as_the_layers_make_them(
         return by_kernels(*arguments)
 
     monkeypatch.setattr(program.Program, "run_sequences", counted)
-    found = sequences.run_layers(layers, x, mask)
+    found = sequences.run_layers(layers, layers, x, mask)
     expected = layers(x, padding_mask(mask), None)
     assert ran == 1
     real = torch.ones(shape, dtype=torch.bool) if mask is None else mask
@@ -83,21 +83,21 @@ def test_a_row_of_padding_alone_and_no_rows_at_all() -> None:
     layers = make_layers()
     x = torch.randn(3, 5, D)
     mask = torch.tensor([5, 0, 2])[:, None] > torch.arange(5)
-    found = sequences.run_layers(layers, x, mask)
+    found = sequences.run_layers(layers, layers, x, mask)
     assert not found[1].any()
-    torch.testing.assert_close(found[2, :2], sequences.run_layers(layers, x[2:, :2], None)[0])
-    assert sequences.run_layers(layers, x[:0], None).shape == (0, 5, D)
-    assert sequences.run_layers(layers, x[:0], mask[:0]).shape == (0, 5, D)
+    torch.testing.assert_close(found[2, :2], sequences.run_layers(layers, layers, x[2:, :2], None)[0])
+    assert sequences.run_layers(layers, layers, x[:0], None).shape == (0, 5, D)
+    assert sequences.run_layers(layers, layers, x[:0], mask[:0]).shape == (0, 5, D)
 
 
 def test_a_sequence_is_to_the_bit_the_same_whatever_is_beside_it() -> None:
     layers = make_layers()
     x, mask = torch.randn(60, 20, D), masks_of("right", 60, 20)
     assert mask is not None
-    together = sequences.run_layers(layers, x, mask)
+    together = sequences.run_layers(layers, layers, x, mask)
     for row in (0, 31, 59):
         real = int(mask[row].sum())
-        alone = sequences.run_layers(layers, x[row : row + 1, :real], None)
+        alone = sequences.run_layers(layers, layers, x[row : row + 1, :real], None)
         assert torch.equal(together[row, :real], alone[0])
 
 
@@ -106,7 +106,7 @@ def test_pictures_and_what_cannot_be_recorded_are_left_to_the_layers(precision: 
     layers = make_layers(precision=precision)
     x, mask = torch.randn(2, 6, D), masks_of("right", 2, 6)
     maps = Maps() if precision == "int8" else None
-    found = sequences.run_layers(layers, x, mask, maps)
+    found = sequences.run_layers(layers, layers, x, mask, maps)
     assert torch.equal(found, layers(x, padding_mask(mask), None)) or maps is not None
     if maps is not None:
         assert list(maps.weights) == ["0.self", "1.self", "2.self"]
@@ -120,7 +120,8 @@ sys.path.insert(0, sys.argv[1])
 from test_sequences import make_layers, masks_of, sequences
 with torch.inference_mode():
     torch.manual_seed(7)
-    found = sequences.run_layers(make_layers(), torch.randn(90, 17, 40), masks_of("right", 90, 17))
+    layers = make_layers()
+    found = sequences.run_layers(layers, layers, torch.randn(90, 17, 40), masks_of("right", 90, 17))
 print(found.double().sum().item().hex(), found.double().square().sum().item().hex())
 """
     outputs = {

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from zhuyi.decoding.guards import MAX_PERIOD, MAX_REPEATS, trim_repetition
+from zhuyi.decoding.guards import MAX_PERIOD, MAX_REPEATS, repeats, trim_repetition
 from zhuyi.decoding.requests import Request
 from zhuyi.decoding.rows import Rows
 
@@ -103,10 +103,11 @@ class RepetitionGuard:
         """Cut a looped tail to one period."""
         if request.form is not None:
             return tokens, ()
-        tokens, looped = trim_repetition(
-            tokens, self._max_period, self._max_repeats, allowed_repeats=request.allowed_repeats
-        )
-        return tokens, ("repetition",) if looped else ()
+        trimmed, looped = trim_repetition(tokens, self._max_period, self._max_repeats)
+        if looped and request.repeating:  # seldom: so it is not counted before
+            allowed = repeats(request.repeating)
+            trimmed, looped = trim_repetition(tokens, self._max_period, self._max_repeats, allowed_repeats=allowed)
+        return trimmed, ("repetition",) if looped else ()
 
     def _suspects(self, rows: Rows) -> list[int]:
         """Find rows whose newest token stands at every period before: all that loop, and few others."""

@@ -23,15 +23,14 @@ def trim_repetition(
     allowed_repeats: int = 0,
 ) -> tuple[list[int], bool]:
     """Cut a looped tail to one period, and say whether there was one."""
-    tokens = list(tokens)
-    for period in range(1, max_period + 1):
-        start = len(tokens)
+    count = len(tokens)
+    for period in range(1, min(max_period, count) + 1):
+        start = count
         while start > period and tokens[start - 1] == tokens[start - 1 - period]:
             start -= 1
-        looped = len(tokens) - start + period
-        if len(tokens) >= period and looped >= period * (repeat_limit(period, max_repeats) + allowed_repeats):
-            return tokens[:start], True
-    return tokens, False
+        if count - start + period >= period * (repeat_limit(period, max_repeats) + allowed_repeats):
+            return list(tokens[:start]), True
+    return list(tokens), False
 
 
 def repeats(tokens: Sequence[int], max_period: int = MAX_PERIOD) -> int:

@@ -39,7 +39,7 @@ class Request:
         max_new_tokens: steps the request may take; the end sign takes one.
         min_new_tokens: the end sign may not come before this many tokens.
         seed: what sampling draws from.
-        allowed_repeats: how often the input repeats itself; `RepetitionGuard` bears so much more.
+        repeating: ids that may repeat themselves, the source's say; `RepetitionGuard` bears so much more.
         form: what `KeepForm` holds the text to; it takes a step a position and one for the end sign.
         context: ids that stand before the text, which filters against repetition count in.
     Raises: ValueError: the two limits are negative or contradict each other.
@@ -50,7 +50,7 @@ class Request:
     max_new_tokens: int
     min_new_tokens: int = 0
     seed: int = 0
-    allowed_repeats: int = 0
+    repeating: tuple[int, ...] = ()
     form: Form | None = None
     context: tuple[int, ...] = ()
 

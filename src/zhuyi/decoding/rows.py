@@ -48,7 +48,8 @@ class Rows:
     def lengths(self) -> Tensor:
         """How many tokens each row has written. Shape: (R,)."""
         if self._lengths is None:
-            self._lengths = self._end - self._start_columns
+            starts = [start for start in self._starts for _ in range(self.width)]
+            self._lengths = self._end - torch.tensor(starts, dtype=torch.int64, device=self._buffer.device)
         return self._lengths
 
     @property
@@ -84,6 +85,8 @@ class Rows:
 
     def reorder(self, parents: Tensor) -> None:
         """Let every row continue another row of the same request."""
+        if self._spare.shape != self._buffer.shape:
+            self._spare = torch.empty_like(self._buffer)
         self._spare = torch.index_select(self._buffer, 0, parents, out=self._spare)
         self._buffer, self._spare = self._spare, self._buffer
 
@@ -128,11 +131,8 @@ class Rows:
         """Derive what changes only with the members."""
         device, width = self._buffer.device, self.width
         self._requests = tuple(request for request in self.members for _ in range(width))
-        starts = [start for start in self._starts for _ in range(width)]
-        self._start_columns = torch.tensor(starts, dtype=torch.int64, device=device)
         self._lengths = None
-        minimum = [request.min_new_tokens for request in self._requests]
-        self._minimum = torch.tensor(minimum, device=device) if any(minimum) else None
+        minimum = [request.min_new_tokens for request in self.members]
+        self._minimum = torch.tensor(minimum, device=device).repeat_interleave(width) if any(minimum) else None
         limits = zip(self.members, self._starts, strict=True)
         self._first_limit = min((start + request.max_new_tokens for request, start in limits), default=0)
-        self._spare = torch.empty_like(self._buffer)

@@ -163,7 +163,7 @@ class Bert(nn.Module):
         if self.segment_embedding is not None:
             x = x + self.segment_embedding(torch.zeros_like(ids) if segments is None else segments)
         x = self.embedding_dropout(self.embedding_norm(x))
-        return run_layers(self._encode, x, mask, maps)
+        return run_layers(self, self._encode, x, mask, maps)
 
     def _encode(self, x: Tensor, mask: Tensor | None, maps: Maps | None) -> Tensor:
         for i, layer in enumerate(self.encoder_layers):

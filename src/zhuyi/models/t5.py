@@ -18,7 +18,7 @@ from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
 from zhuyi.nn.norm import NORMS
-from zhuyi.nn.state import DecoderState
+from zhuyi.nn.state import DecoderState, stack_layers
 
 
 @dataclass(frozen=True)
@@ -260,10 +260,9 @@ class T5(nn.Module):
         """
         c = self.config.layer
         rows, length = prefix.shape
-        projected = [layer.cross_attention.project_memory(memory.states) for layer in self._decoder()]
         state = DecoderState(
             self.embedding.weight.new_zeros(len(self.decoder_layers), 2, rows, c.num_heads, 0, 1, c.head_dim),
-            torch.stack([torch.stack(pair) for pair in projected]),
+            stack_layers([layer.cross_attention.project_memory(memory.states) for layer in self._decoder()]),
             None if memory.mask is None else memory.mask[:, 0, 0],
             scale=c.attention_scale,
         )

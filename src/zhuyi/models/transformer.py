@@ -15,7 +15,7 @@ from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
 from zhuyi.nn.positions import LearnedPositions, SinusoidalPositions
 from zhuyi.nn.sequences import run_layers
-from zhuyi.nn.state import DecoderState
+from zhuyi.nn.state import DecoderState, stack_layers
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Transformer(nn.Module):
         mask = padding_mask(src_mask)
         if self.config.memory == "layerwise":
             return Memory(tuple(self.encoder_norm(y) for y in self._encode(x, mask, maps)), mask)
-        last = run_layers(lambda *given: self.encoder_norm(self._encode(*given)[-1]), x, src_mask, maps)
+        last = run_layers(self, lambda *given: self.encoder_norm(self._encode(*given)[-1]), x, src_mask, maps)
         return Memory((last,), mask)
 
     def _encode(self, x: Tensor, mask: Tensor | None, maps: Maps | None) -> list[Tensor]:
@@ -217,10 +217,9 @@ class Transformer(nn.Module):
         c = self.config.layer
         rows, length = prefix.shape
         weight = self.target_embedding.weight
-        projected = [layer.cross_attention.project_memory(memory.of_layer(i)) for i, layer in self._decoder()]
         state = DecoderState(
             weight.new_zeros(len(self.decoder_layers), 2, rows, c.num_heads, 0, 1, c.head_dim),
-            torch.stack([torch.stack(pair) for pair in projected]),
+            stack_layers([layer.cross_attention.project_memory(memory.of_layer(i)) for i, layer in self._decoder()]),
             None if memory.mask is None else memory.mask[:, 0, 0],
         )
         if length > 1:

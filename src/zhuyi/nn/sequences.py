@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zhuyi.nn import kernels
-from zhuyi.nn.kernels.program import record
+from zhuyi.nn.kernels.program import Program, record
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
 
@@ -15,19 +16,32 @@ from zhuyi.nn.masks import padding_mask
 LONGEST = 512
 
 
+# What has been recorded, by the module that it is of: packed weights do not change.
+_programs: WeakKeyDictionary[nn.Module, Program] = WeakKeyDictionary()
+
+
 def run_layers(
-    layers: Callable[[Any, Tensor | None, Maps | None], Any], x: Tensor, mask: Tensor | None, maps: Maps | None = None
+    module: nn.Module,
+    layers: Callable[[Any, Tensor | None, Maps | None], Any],
+    x: Tensor,
+    mask: Tensor | None,
+    maps: Maps | None = None,
 ) -> Tensor:
     """`layers(x, mask, maps)`, whose rows know of each other by self-attention alone.
 
     Where the kernels do it, what comes out at padding is zero; else it is whatever the layers made of it.
 
-    Args:   layers: takes (B, S, D) and a mask that broadcasts to (B, H, S, S).
+    Args:   module: whose they are; each has one such stack of layers.
+            layers: takes (B, S, D) and a mask that broadcasts to (B, H, S, S).
     Shape:  x (B, S, D), mask (B, S), True where a token is real, or None: everywhere; returns (B, S, ...).
     """
     rows, length, width = x.shape
     library = kernels.library_for(x) if maps is None and length <= LONGEST else None
-    program = None if library is None else record(lambda y, _: layers(y, None, None), width)
+    program = None if library is None else _programs.get(module)
+    if library is not None and program is None:
+        program = record(lambda y, _: layers(y, None, None), width)
+        if program is not None:
+            _programs[module] = program
     if library is None or program is None:
         return layers(x, padding_mask(mask), maps)
     if mask is None:

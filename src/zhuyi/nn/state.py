@@ -1,6 +1,7 @@
 """What a Transformer decoder remembers between steps: keys and values of the past, a position a row, the memory."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -57,7 +58,7 @@ class DecoderState:
         self._origins = torch.zeros(cache.shape[2], 1, 0, dtype=torch.uint8, device=cache.device)  # (G.., W, C)
         self._end = 0  # the column to be written next
         self._written = 0  # columns that the running step writes
-        self._memory_mask = None if memory is None else _explicit(memory_mask, memory)
+        self._real = None if memory is None else _real(memory_mask, memory)
         self._memory_columns = 0
         self._memory_bias: Tensor | None = None
         self._cached_memory: tuple[int, kernels.Cached] | None = None  # for so many queries a group
@@ -363,10 +364,12 @@ class DecoderState:
             to, source = torch.tensor(moves, device=self.cache.device).T.contiguous()
             _move(self.cache, slice(self._first, self._end), to, source)
             self._origins[to] = self._origins[source]
-            if self.memory is not None and self._memory_mask is not None:
+            if self.memory is not None and self._real is not None:
                 _move(self.memory, slice(0, self._memory_columns), to, source)
-                self._memory_mask[to] = self._memory_mask[source]
-        elif not in_place:
+                self._real.biases[to] = self._real.biases[source]
+        if in_place and self._real is not None:
+            self._real.ends = [self._real.ends[group] for group in wanted]
+        if not in_place:
             index = torch.tensor(wanted, dtype=torch.long, device=self.cache.device)
             self.cache, self._origins = self.cache[:, :, index], self._origins[index]
             if self.memory is not None:
@@ -374,40 +377,55 @@ class DecoderState:
         self._note_memory()
 
     def _gather_memory(self, groups: Tensor) -> None:
-        assert self.memory is not None and self._memory_mask is not None
-        self.memory, self._memory_mask = self.memory[:, :, groups], self._memory_mask[groups]
+        assert self.memory is not None and self._real is not None
+        self.memory, self._real.biases = self.memory[:, :, groups], self._real.biases[groups]
+        self._real.ends = [self._real.ends[group] for group in groups.tolist()]
         self._note_memory()
 
     def _join_memory(self, other: "DecoderState", mine: int, total: int) -> None:
-        if self.memory is None or self._memory_mask is None or other.memory is None or other._memory_mask is None:
+        if self.memory is None or self._real is None or other.memory is None or other._real is None:
             return
-        columns = max(self.memory.shape[4], other._memory_columns)
+        columns, least = max(self.memory.shape[4], other._memory_columns), torch.finfo(self.memory.dtype).min
         if total > self.memory.shape[2] or columns > self.memory.shape[4]:
-            old, mask = self.memory, self._memory_mask
+            old, biases = self.memory, self._real.biases
             groups = max(total, old.shape[2])
             self.memory = old.new_zeros(*old.shape[:2], groups, old.shape[3], columns, old.shape[5])
             self.memory[:, :, :mine, :, : old.shape[4]] = old[:, :, :mine]
-            self._memory_mask = mask.new_zeros(groups, columns)
-            self._memory_mask[:mine, : mask.shape[1]] = mask[:mine]
+            self._real.biases = biases.new_full((groups, columns), least)
+            self._real.biases[:mine, : biases.shape[1]] = biases[:mine]
         theirs = slice(0, other._memory_columns)
         self.memory[:, :, mine:total, :, theirs] = other.memory[:, :, : other.groups, :, theirs]
-        self._memory_mask[mine:total] = False
-        self._memory_mask[mine:total, theirs] = other._memory_mask[: other.groups, theirs]
+        self._real.biases[mine:total] = least
+        self._real.biases[mine:total, theirs] = other._real.biases[: other.groups, theirs]
+        self._real.ends = self._real.ends + other._real.ends
+        self._real.has_holes = self._real.has_holes or other._real.has_holes
         self._note_memory()
 
     def _note_memory(self) -> None:
         """Derive what changes only with the groups: the columns that any source needs, and their bias."""
-        if self.memory is None or self._memory_mask is None:
+        if self.memory is None or self._real is None:
             return
         self._cached_memory = None
-        mask = self._memory_mask[: self.groups]
-        used = mask.any(dim=0).nonzero()
-        empty = ~mask.any(dim=1)
-        if bool(empty.any()):
-            self.memory[:, 1, : self.groups][:, empty] = 0.0  # who may attend nothing finds zeros
-        self._memory_columns = int(used[-1]) + 1 if len(used) else 0
-        mask = mask[:, : self._memory_columns]
-        self._memory_bias = None if bool(mask.all()) else additive(mask, self.memory.dtype)[:, None, None]
+        ends = self._real.ends
+        empty = [group for group, end in enumerate(ends) if end == 0]
+        if empty:
+            self.memory[:, 1, empty] = 0.0  # who may attend nothing finds zeros
+        self._memory_columns = columns = max(ends, default=0)
+        is_whole = not self._real.has_holes and min(ends, default=0) == columns
+        self._memory_bias = None if is_whole else self._real.biases[: self.groups, None, None, :columns]
+
+
+def stack_layers(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Every layer's keys and values in one, for a state's memory: each is copied once.
+
+    Shape: pairs of (G, H, S, d); returns (L, 2, G, H, S, d).
+    """
+    keys = pairs[0][0]
+    stacked = keys.new_empty(len(pairs), 2, *keys.shape)
+    for layer, pair in zip(stacked, pairs, strict=True):
+        for part, x in zip(layer, pair, strict=True):
+            part.copy_(x)
+    return stacked
 
 
 def _move(x: Tensor, columns: slice, to: Tensor, source: Tensor) -> None:
@@ -419,8 +437,23 @@ def _move(x: Tensor, columns: slice, to: Tensor, source: Tensor) -> None:
         x[:, :, to, :, columns] = x[:, :, source, :, columns]
 
 
-def _explicit(mask: Tensor | None, memory: Tensor) -> Tensor:
-    """A mask of its own, to be written to."""
-    if mask is not None:
-        return mask.clone()
-    return torch.ones(memory.shape[2], memory.shape[4], dtype=torch.bool, device=memory.device)
+@dataclass
+class _Real:
+    """Which columns of the memory are real.
+
+    Args:   biases: (G or more, S or more), added to logits: 0 where real, least elsewhere.
+            ends: of each group, how many columns there are up to its last real one.
+            has_holes: whether a group has padding between or before real columns.
+    """
+
+    biases: Tensor
+    ends: list[int]
+    has_holes: bool
+
+
+def _real(mask: Tensor | None, memory: Tensor) -> _Real:
+    groups, columns = memory.shape[2], memory.shape[4]
+    if mask is None:
+        return _Real(memory.new_zeros(groups, columns), [columns] * groups, False)
+    counts, ends = mask.sum(1), (mask * torch.arange(1, columns + 1, device=mask.device)).amax(1)
+    return _Real(additive(mask, memory.dtype), ends.tolist(), bool((counts < ends).any()))

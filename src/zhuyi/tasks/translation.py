@@ -29,7 +29,6 @@ from zhuyi.decoding import (
     is_translatable,
     max_output_tokens,
     num_lanes,
-    repeats,
     run_in_lanes,
 )
 from zhuyi.decoding.config import DecodeConfig
@@ -362,7 +361,7 @@ def _translate_sentences(
             sentence.ids,
             len(sentence.form.fixed) + 1 if sentence.form else max_output_tokens(len(sentence.ids), max_len),
             seed=_seed(seed, sentence.ids),
-            allowed_repeats=repeats(sentence.ids),
+            repeating=sentence.ids,
             form=sentence.form,
         )
         for i, sentence in enumerate(sentences)

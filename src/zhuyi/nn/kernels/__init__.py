@@ -247,6 +247,7 @@ class _Cached(ctypes.Structure):
         ("origins", POINTER),
         *((name, LONG) for name in ("origins_group", "origins_row")),
         *((name, POINTER) for name in ("starts", "bias")),
+        ("bias_group", LONG),
         ("scale", FLOAT),
     ]
 
@@ -260,7 +261,7 @@ class Cached:
             width: W, queries a group.
             origins: (G, W, C) bytes; None: place 0.
             starts: (G,) int32, the first column that a group's queries attend; None: 0.
-            bias: (G, C), added to the logits.
+            bias: (G, C), added to the logits; its columns lie side by side.
     """
 
     def __init__(
@@ -287,6 +288,7 @@ class Cached:
             *((0, 0) if origins is None else origins.stride()[:2]),
             _pointer(starts),
             _pointer(bias),
+            0 if bias is None else bias.stride(0),
             head_dim**-0.5,
         )
         self.layers = Layers(ctypes.addressof(self._cached), cache.data_ptr(), layer, part)
@@ -324,7 +326,21 @@ def attend_each_other(library: ctypes.CDLL, qkv: Tensor, num_heads: int, bias: T
     rows, length, width = qkv.shape
     d, all_heads, size = width // 3 // num_heads, width // 3, qkv.element_size()
     cached = _Cached(
-        rows, num_heads, length, d, length * width, d, length, 3 * num_heads, None, 0, 0, None, _pointer(bias), d**-0.5
+        rows,
+        num_heads,
+        length,
+        d,
+        length * width,
+        d,
+        length,
+        3 * num_heads,
+        None,
+        0,
+        0,
+        None,
+        _pointer(bias),
+        length,
+        d**-0.5,
     )
     out, keys = qkv.new_empty(rows, length, all_heads), qkv.data_ptr() + all_heads * size
     library.attend_cached(

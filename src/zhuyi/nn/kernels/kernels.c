@@ -398,6 +398,7 @@ struct cached {
     long origins_group, origins_row;
     const int32_t *starts;
     const float *bias; /* (groups, columns), added to the logits, or null */
+    long bias_group;
     float scale;
 };
 
@@ -429,7 +430,7 @@ static long end_of(const struct cached *cached, long g)
 {
     long end = cached->columns;
     if (cached->bias)
-        while (end > 0 && cached->bias[g * cached->columns + end - 1] <= -FLT_MAX)
+        while (end > 0 && cached->bias[g * cached->bias_group + end - 1] <= -FLT_MAX)
             end--;
     return end;
 }
@@ -465,7 +466,7 @@ static void attend_head(const struct cached *cached, long g, long h, const float
             __mmask16 mask = first_of(count - c);
             __m512 x = _mm512_mul_ps(dot_sixteen(query, rows + c, s.d), _mm512_set1_ps(s.scale));
             if (s.bias)
-                x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, s.bias + g * s.columns + first + c));
+                x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, s.bias + g * s.bias_group + first + c));
             _mm512_storeu_ps(weights + c, x);
             most = _mm512_mask_max_ps(most, mask, x, most);
         }
