@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from tests.tiny import number_pairs, train_tiny, zhuyi
 from zhuyi import load
 from zhuyi.config import parse_config
 from zhuyi.data.encoder_rows import mask_id
+from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizer
 from zhuyi.errors import InputError
 from zhuyi.evaluation import Wanted, evaluate_run
+from zhuyi.predict.text_encoder import TextEncoder
+from zhuyi.predict.word_filler import WordFiller
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.masked_language_modelling import (
     NO_WORD,
@@ -27,6 +31,7 @@ from zhuyi.tasks.masked_language_modelling import (
     choose_words,
 )
 from zhuyi.training.beginning import take_tokenizers
+from zhuyi.training.loop import build_model
 
 TEXTS = [side for pair in number_pairs(40) for side in pair]
 
@@ -222,6 +227,10 @@ def test_evaluate_is_the_loss_over_all_rows(run: Path, texts_file: Path) -> None
     assert scores["accuracy"] == pytest.approx(expected["accuracy"])
     with pytest.raises(InputError, match="--beam is not for"):
         evaluate_run(filler, Wanted(beam=3))
+    nothing = run.parent / "nothing.txt"
+    nothing.write_text("\u200b\u200b\n", encoding="utf-8")
+    with pytest.raises(InputError, match="not one token in the texts"):
+        evaluate_run(filler, Wanted([str(nothing)]))
 
 
 @torch.inference_mode()
@@ -233,12 +242,72 @@ def test_gaps_are_filled_by_the_likeliest_words(run: Path) -> None:
     row = [1, *ids]
     row[2] = row[4] = mask_id(filler.tokenizer)
     logits = filler.model.masked_word_head(filler.model(torch.tensor([row])))[0, 4]
-    logits[[0, 1, 2, 3, mask_id(filler.tokenizer)]] = -math.inf
+    space = filler.tokenizer.labels.index("▁")  # nothing would be seen
+    logits[[0, 1, 2, 3, space, mask_id(filler.tokenizer)]] = -math.inf
     best = logits.softmax(-1).topk(4)
     for candidate, probability, i in zip(found[1], best.values.tolist(), best.indices.tolist(), strict=True):
         assert candidate.probability == pytest.approx(probability, rel=1e-5)
         assert candidate.word == filler.tokenizer.labels[i].replace("▁", "")
         assert candidate.text == f"三[MASK]七{candidate.word}。"
+
+
+ENGLISH = [
+    "the new film was shown in the old house on Monday .",
+    "a film of the newest kind was shown again and again",
+    "she was shown the house , the garden and the film",
+]
+
+
+def random_filler(tokenizer: TokenizerConfig) -> WordFiller:
+    """Of random weights, over pieces of a few English sentences."""
+    found = train_tokenizer(ENGLISH * 3, tokenizer)
+    chosen = values(Path("nowhere.txt"))
+    chosen["model"] |= {"max_len": 60, "vocab_size": found.vocab_size + 1, "masked_word_head": True}
+    config = parse_config(chosen, "test")
+    model = build_model(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return WordFiller(TextEncoder(model, found, 60), config)
+
+
+PIECES = [
+    TokenizerConfig(kind="unigram", vocab_size=60),
+    TokenizerConfig(kind="bpe", vocab_size=60),
+    TokenizerConfig(kind="byte-bpe", vocab_size=290),
+    TokenizerConfig(kind="byte-bpe", vocab_size=290, verbatim=True),
+    TokenizerConfig(kind="character", vocab_size=60),
+]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("pieces", PIECES, ids=lambda pieces: f"{pieces.kind}-{pieces.verbatim}")
+def test_a_gap_is_read_as_training_makes_it(pieces: TokenizerConfig) -> None:
+    """One piece of a text taken away, and the text with a gap in its place, give the model the same row."""
+    filler = random_filler(pieces)
+    tokenizer = filler.tokenizer
+    is_word = [bool(label.replace("▁", "").strip()) and i > 3 for i, label in enumerate(tokenizer.labels)]
+    inside = 0
+    for text in ENGLISH:
+        ids = tokenizer.encode(text)
+        labels = [tokenizer.labels[i] for i in ids]
+        starts = [i for i, label in enumerate(labels) if i == 0 or label.startswith("▁") or i == len(labels) - 1]
+        for first, end in pairwise(starts):
+            if end - first > 2 or labels[first] == "▁":  # what is left of a long word may be cut in another way
+                continue
+            place = first + (end - first - 1) * (first % 2)
+            inside += end > place + 1
+            space = " " if labels[place].startswith("▁") else ""
+            gapped = "".join([*labels[:place], f"{space}[MASK]", *labels[place + 1 : -1]]).replace("▁", " ").strip()
+            row = torch.tensor([[1, *ids]])
+            row[0, place + 1] = mask_id(tokenizer)
+            logits = filler.model.masked_word_head(filler.model(row))[0, place + 1]
+            (found,) = filler.fill(gapped, top=1000)
+            assert all(each.word and each.word == each.word.strip() for each in found)
+            probs = logits.masked_fill(~torch.tensor([*is_word, False]), -math.inf).softmax(-1)
+            assert len(found) == sum(is_word)
+            assert found[0].probability == pytest.approx(float(probs.max()), rel=1e-4), gapped
+    assert inside or "bpe" not in pieces.kind
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ import torch
 
 from zhuyi.data.encoder_rows import encoder_row, mask_id, token_ids
 from zhuyi.data.tokenizers import SPACE
-from zhuyi.data.whole_words import CONTINUES
+from zhuyi.data.whole_words import CONTINUES, is_wordpiece
 from zhuyi.errors import InputError
 from zhuyi.predict.text_encoder import EncoderRun
 
 GAP = "[MASK]"
+# A piece by itself in any vocabulary whose pieces hold spaces: behind it, letters do not begin a word.
+MARK = "."
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,11 @@ class WordFiller(EncoderRun):
         hidden = self.model(torch.tensor([ids], device=self._encoder.device))  # (1, T, D)
         gap = mask_id(self.tokenizer)
         logits = self.model.masked_word_head(hidden[0, [i for i, each in enumerate(ids) if each == gap]]).float()
-        logits[:, [*self.tokenizer.signs.all(), gap]] = -torch.inf
-        return [self._candidates(parts, number, row, top) for number, row in enumerate(logits.softmax(dim=-1))]
+        words = self._words()
+        is_word = torch.tensor([i != gap and bool(word) for i, word in enumerate(words)], device=logits.device)
+        logits[:, ~is_word] = -torch.inf
+        top = min(top, int(is_word.sum()))
+        return [self._candidates(parts, number, row, words, top) for number, row in enumerate(logits.softmax(dim=-1))]
 
     def check_head(self) -> None:
         """Raise InputError where the run has no head that fills in words, as an imported encoder may."""
@@ -54,9 +59,15 @@ class WordFiller(EncoderRun):
         """The text's ids, signs included, with the mask's id in each gap."""
         # The text as a whole tells which marks are Chinese, so it is normalised before it is cut.
         parts = self.tokenizer.normalize(self._encoder.read(text)).split(GAP)
+        is_cut = [False] * len(parts)
+        if any(label.startswith(SPACE) and label != SPACE for label in self.tokenizer.labels):
+            # The space before a word is part of its piece, and so of the gap; and a word that a gap begins goes on.
+            parts = [part.removesuffix(" ") for part in parts[:-1]] + parts[-1:]
+            is_cut = [number > 0 and part[:1].isalnum() for number, part in enumerate(parts)]
+        marked = [MARK + part if cut else part for part, cut in zip(parts, is_cut, strict=True)]
         ids: list[int] = []
-        for number, part in enumerate(token_ids(self.tokenizer, parts, normalized=True)):
-            ids += [mask_id(self.tokenizer), *part] if number else part
+        for number, part in enumerate(token_ids(self.tokenizer, marked, normalized=True)):
+            ids += [*([mask_id(self.tokenizer)] if number else []), *part[is_cut[number] :]]
         row = encoder_row(self.tokenizer, ids, None, self._encoder.max_len)
         if row.is_cut:
             raise InputError(
@@ -64,11 +75,20 @@ class WordFiller(EncoderRun):
             )
         return row.ids
 
-    def _candidates(self, parts: Sequence[str], number: int, probs: torch.Tensor, top: int) -> list[Candidate]:
-        best = probs.topk(min(top, len(self.tokenizer.labels)))
+    def _words(self) -> list[str]:
+        """By id, what would be written in a gap; empty where nothing would be seen."""
+        signs = self.tokenizer.signs.all()
+        prefix = CONTINUES if is_wordpiece(self.tokenizer) else ""
+        words = [label.removeprefix(prefix).replace(SPACE, "").strip() for label in self.tokenizer.labels]
+        words = ["" if i in signs else word for i, word in enumerate(words)]
+        return words + [""] * (self.model.config.vocab_size - len(words))
+
+    def _candidates(
+        self, parts: Sequence[str], number: int, probs: torch.Tensor, words: Sequence[str], top: int
+    ) -> list[Candidate]:
+        best = probs.topk(top)
         before, after = GAP.join(parts[: number + 1]), GAP.join(parts[number + 1 :])
-        found = []
-        for probability, i in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            word = self.tokenizer.labels[i].removeprefix(CONTINUES).replace(SPACE, "")
-            found.append(Candidate(word, probability, before + word + after))
-        return found
+        return [
+            Candidate(words[i], probability, before + words[i] + after)
+            for probability, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]

@@ -16,6 +16,7 @@ from zhuyi.data.labelled_texts import Form, Header, Layout
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
 from zhuyi.data.whole_words import chinese_segmenter, is_wordpiece, word_numbers
 from zhuyi.models.bert import MaskedWordHead
+from zhuyi.errors import InputError
 from zhuyi.nn.loss import projected_cross_entropy
 from zhuyi.tasks.encoder_data import (
     Announce,
@@ -288,7 +289,10 @@ def encode_masked(
 
 
 def masked_word_scores(model: MaskedWordModel, batches: MaskedBatches) -> dict[str, float]:
-    """`valid_loss`, the mean negative log-likelihood of a word taken away, and `accuracy`."""
+    """`valid_loss`, the mean negative log-likelihood of a word taken away, and `accuracy`.
+
+    Raises: InputError: nothing could be taken away.
+    """
     assert model.masked_word_head is not None
     device = next(model.parameters()).device
     total, right, count = 0.0, 0, 0
@@ -300,3 +304,5 @@ def masked_word_scores(model: MaskedWordModel, batches: MaskedBatches) -> dict[s
         right += int((log_probs.argmax(dim=-1) == batch.expected).sum())
         count += len(batch.expected)
     return {"valid_loss": total / count, "accuracy": right / count}
+    if not count:
+        raise InputError("there is not one token in the texts to evaluate on, so none can be taken away; give others")
