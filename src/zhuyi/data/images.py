@@ -4,6 +4,7 @@ import gzip
 import os
 import struct
 import warnings
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -126,16 +127,16 @@ def _in_folder(folder: Path, report: CleaningReport) -> Iterator[Picture]:
 
 def _in_npz(path: str, labels: Sequence[str]) -> Iterator[Picture]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if missing := {"images", "labels"} - set(arrays.files):
                 raise InputError(
                     f"{path}: no array '{min(missing)}' in it, but {', '.join(arrays.files) or 'none'}; expected "
                     "images (N, H, W) or (N, H, W, C) in uint8 and labels (N,)"
                 )
             return _in_arrays(path, arrays["images"], arrays["labels"], labels)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not readable as a .npz of plain arrays ({' '.join(str(error).split())})") from None
 
 
@@ -211,11 +212,12 @@ def open_picture(source: "str | np.ndarray | Image", name: str) -> "Image":
     if isinstance(source, np.ndarray):
         return library.fromarray(source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source)
     try:
-        image = library.open(source, formats=FORMATS) if isinstance(source, str) else source
-        _check_size(image.size, name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd but readable notes in files
-            return _upright(image)
+            if not isinstance(source, str):
+                return _upright(source, name)
+            with library.open(source, formats=FORMATS) as image:
+                return _upright(image, name)
     except library.UnidentifiedImageError:
         raise BadPicture(name, NO_PICTURE, f"none of {', '.join(FORMATS)}") from None
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -277,11 +279,12 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise BadPicture(name, TOO_LARGE, f"{width} x {height} pixels; at most {MOST_PIXELS:,} are read")
 
 
-def _upright(image: "Image") -> "Image":
+def _upright(image: "Image", name: str) -> "Image":
     """In grey or colours, turned as the camera noted."""
     from PIL import ImageOps
 
     library = pillow()
+    _check_size(image.size, name)
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode[:2] == "I;":

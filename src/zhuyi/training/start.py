@@ -9,7 +9,7 @@ from zhuyi.atomic import replacing
 from zhuyi.config import RunConfig, apply_change, parse_config, read_values
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder, find_run
-from zhuyi.training.automatic import AUTOMATIC, Given, as_toml, recipe_to_learn_on
+from zhuyi.training.automatic import AUTOMATIC, LABELLING, Given, as_toml, recipe_to_learn_on
 from zhuyi.training.loop import train
 from zhuyi.training.processes import Processes
 
@@ -52,8 +52,10 @@ def choose_config(
         values = read_values(recipe, [*_data_changes(files, columns), *given, *begin, *changes])
         return parse_config(_with_body(values), str(recipe))
     begun = find_run(init).read_config() if init else None
-    # A run learns on at its own task, unless it is to be a classifier, which any encoder can become.
-    if begun is not None and task in ("translation", begun.task) and begun.task != "text-classification":
+    if begun is not None and begun.task in LABELLING and task == "translation":
+        task = begun.task
+    # A run learns on at its own task, unless it is to label, which needs the new data's labels.
+    if begun is not None and task in ("translation", begun.task) and begun.task not in LABELLING:
         return _learn_on(begun, init, folder, files, languages, columns, changes, say)
     if task not in AUTOMATIC:
         raise InputError(f"--task {task}: without a recipe only {' or '.join(AUTOMATIC)} can be trained")
