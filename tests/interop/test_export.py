@@ -49,6 +49,13 @@ def test_what_has_a_memory_does_not_become_onnx(tmp_path: Path) -> None:
         export(random_run(tmp_path / "run").path, "onnx", tmp_path / "out")
 
 
+def test_recurrent_models_stay_here(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run", model="seq2seq").path
+    for form, message in (("hf", "this is a seq2seq"), ("ctranslate2", "what it runs is .*, this is a seq2seq")):
+        with pytest.raises(InputError, match=message):
+            export(run, form, tmp_path / "out")
+
+
 def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     run = random_run(tmp_path / "run", positions="learned").path
     with pytest.raises(InputError, match="positions = learned"):
