@@ -68,7 +68,9 @@ def train(
         list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, in place of the recipe's.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
-    task: Annotated[str, typer.Option(help="The task, where there is no recipe.")] = "translation",
+    task: Annotated[
+        str | None, typer.Option(help="Where there is no recipe; that of --init, else translation, where not given.")
+    ] = None,
     source: Annotated[str, typer.Option(help="The source's language code, such as zh.")] = "",
     target: Annotated[str, typer.Option(help="The target's language code, such as en.")] = "",
     train_files: Annotated[
@@ -80,18 +82,21 @@ def train(
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Test data, for `zhuyi evaluate`.")] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Which columns of a TSV are source and target, or label and text.")
+        str | None, typer.Option(help="Which columns of a TSV are source and target, or label and text (and second).")
     ] = None,
     edges: Annotated[str, typer.Option(help="Of sensors: a list of the roads between them.")] = "",
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's train.seed.")] = None,
     init: Annotated[str, typer.Option(help="A run or shipped model to begin with, in place of random weights.")] = "",
+    prefix: Annotated[
+        str | None, typer.Option(help="Of a text-to-text run in --init: what the new pairs' sources begin with.")
+    ] = None,
 ) -> None:
     """Train a model by a recipe, or on your own data without one."""
     from zhuyi.run_folder import RunFolder
     from zhuyi.training import start
 
     files = {"train": train_files or [], "valid": valid or [], "test": test or []}
-    folder = RunFolder(out or Path("runs") / (recipe.stem if recipe else task))
+    folder = RunFolder(out or Path("runs") / (recipe.stem if recipe else task or "translation"))
     changes = [*(set_ or []), *([f"train.seed={seed}"] if seed is not None else [])]
     config = start.choose_config(
         recipe,
@@ -105,6 +110,7 @@ def train(
         typer_echo_error,
         init=init,
         edges=edges,
+        prefix=prefix,
     )
     scores = start.train(config, folder, resume=resume)
     if scores.pop("interrupted"):
@@ -119,7 +125,9 @@ def evaluate(
     pairs: Annotated[
         list[str] | None, typer.Option("--pairs", "--test", help="Data to score on; the run's own test data otherwise.")
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="Which columns of a TSV are source and target.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Which columns of a TSV are source and target, or label and text (and second).")
+    ] = None,
     beam: Beam = None,
     alpha: Annotated[float | None, typer.Option(help="Of the length rule.")] = None,
     precision: Precision = None,
@@ -542,11 +550,11 @@ def typer_echo_error(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _columns(text: str) -> tuple[int, int]:
+def _columns(text: str) -> tuple[int, ...]:
     parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"--columns {text}: expected two column numbers from 1, such as 2,1")
-    return int(parts[0]), int(parts[1])
+    if len(parts) > 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--columns {text}: expected two column numbers from 1, such as 2,1; of labelled pairs three")
+    return tuple(map(int, parts))
 
 
 def _valid(make: Any) -> Any:

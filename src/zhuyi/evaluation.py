@@ -1,6 +1,8 @@
 """A run's scores on data of its task, and the likelihood of given translations."""
 
 import json
+import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +32,7 @@ from zhuyi.tasks.forecasting import forecast_errors, horizon_scores, windows_of
 from zhuyi.tasks.image_classification import PICTURES_A_CHUNK, picture_probabilities, read_pictures
 from zhuyi.tasks.language_modelling import score_text
 from zhuyi.tasks.masked_language_modelling import ROW_COLUMNS, MaskedBatches, encode_masked, masked_word_scores
-from zhuyi.tasks.mixture import MixtureConfig
+from zhuyi.tasks.mixture import MixtureConfig, MixturePart
 from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_classification import number_of
 
@@ -42,14 +44,15 @@ class Wanted:
     """What `zhuyi evaluate` was asked for.
 
     Args:   files: what to score on; the run's own test files where None.
-            columns, beam, alpha, lowercase: of translations; None or False where not given.
+            columns: of pairs, source and target; of labelled texts, label, text and perhaps a second text.
+            beam, alpha, lowercase: of translations; None or False where not given.
             output: where what the model answers is written too, one a line.
             task, prefix: of a run that does several tasks, as `Translator` takes them.
             joined: of recordings, so many are scored as one, with pauses between; None where not given.
     """
 
     files: Sequence[str] | None = None
-    columns: tuple[int, int] | None = None
+    columns: tuple[int, ...] | None = None
     beam: int | None = None
     alpha: float | None = None
     lowercase: bool = False
@@ -99,8 +102,8 @@ def _evaluate_tasks(translator: Translator, wanted: Wanted, warn: Callable[[str]
     if wanted.task is not None:
         translator.prefix(wanted.task)  # refuses one that is not there
     if wanted.files or wanted.task is not None:
-        data = config.pairs_of(parts[wanted.task]) if wanted.task is not None else PairDataConfig()
-        return _evaluate_task(translator, wanted, warn, data)
+        part = _part_meant(list(parts.values()), wanted)
+        return _evaluate_task(translator, wanted, warn, config.pairs_of(part) if part else PairDataConfig())[0]
     tested = [name for name, part in parts.items() if part.test]
     if not tested:
         raise InputError("the run has no test pairs of its own; give some by --pairs FILE")
@@ -110,32 +113,51 @@ def _evaluate_tasks(translator: Translator, wanted: Wanted, warn: Callable[[str]
         name: _evaluate_task(translator, replace(wanted, task=name), warn, config.pairs_of(parts[name]))
         for name in tested
     }
-    scores: dict[str, Any] = {}
-    for key in ("valid_loss", "bleu", "chrf"):
-        scores[key] = round(sum(each[key] for each in found.values()) / len(found), 4)
-        scores |= {f"{key}_{name}": each[key] for name, each in found.items()}
-    return scores | {f"signature_{name}": each["signature"] for name, each in found.items()}
+    tokens = sum(count for _, count in found.values())
+    scores: dict[str, Any] = {
+        "valid_loss": round(sum(each["valid_loss"] * count for each, count in found.values()) / max(1, tokens), 4)
+    }
+    scores |= {f"valid_loss_{name}": each["valid_loss"] for name, (each, _) in found.items()}
+    for key in ("bleu", "chrf"):
+        scores[key] = round(sum(each[key] for each, _ in found.values()) / len(found), 4)
+        scores |= {f"{key}_{name}": each[key] for name, (each, _) in found.items()}
+    return scores | {f"signature_{name}": each["signature"] for name, (each, _) in found.items()}
+
+
+def _part_meant(parts: Sequence[MixturePart], wanted: Wanted) -> MixturePart | None:
+    """The part by its name, the only one, or the one of the prefix that was given."""
+    if wanted.task is not None:
+        parts = [part for part in parts if part.name == wanted.task]
+    elif len(parts) > 1:
+        parts = [part for part in parts if part.prefix == wanted.prefix]
+    return parts[0] if len(parts) == 1 else None
 
 
 def _evaluate_task(
     translator: Translator, wanted: Wanted, warn: Callable[[str], None], data: PairDataConfig
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], int]:
+    """The scores of one task, and how many tokens its `valid_loss` is the mean of."""
     scores = _evaluate_translations(translator, wanted, warn, data)
     options: dict[str, Any] = {"task": wanted.task, "prefix": wanted.prefix}
     files, columns = list(wanted.files or data.test), wanted.columns or (data.columns if not wanted.files else (1, 2))
     read = (pair for file in files for pair in read_pairs(file, columns=columns, report=CleaningReport()))
     pairs = [(pair.source, pair.target) for pair in read if translator.reaches(pair.source, pair.target, **options)]
     found = translator.score(pairs, **options)
-    loss = -sum(each.log_prob for each in found) / max(1, sum(each.tokens for each in found))
-    return {"valid_loss": round(loss, 4), **scores}
+    tokens = sum(each.tokens for each in found)
+    return {"valid_loss": round(-sum(each.log_prob for each in found) / max(1, tokens), 4), **scores}, tokens
 
 
 def _evaluate_labels(classifier: Classifier, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
-    """`accuracy` and `macro_f1` of labelled texts."""
+    """`valid_loss` (of these texts), `accuracy` and `macro_f1`."""
     wanted.refuse("beam", "alpha", "lowercase", "task", "prefix")
     data = classifier.config.data
     layout = data.layout
     if wanted.columns:
+        if len(wanted.columns) not in (2, 3) or len(wanted.columns) < len(data.columns):
+            raise InputError(
+                f"--columns {','.join(map(str, wanted.columns))}: expected those of label"
+                + (", text and second text, such as 1,2,3" if len(data.columns) == 3 else " and text, such as 1,2")
+            )
         layout = replace(layout, label=wanted.columns[0], columns=wanted.columns[1:])
     files = _files(wanted, data.test)
     report = CleaningReport(things="texts")
@@ -151,25 +173,33 @@ def _evaluate_labels(classifier: Classifier, wanted: Wanted, warn: Callable[[str
     if wanted.output:
         _write_lines(wanted.output, (each.label for each in found))
     return {
+        "valid_loss": _mean_loss([found[i].probabilities[each.label] for i, each in enumerate(kept)]),
         **classification_scores([numbers[each.label] for each in found], expected, len(numbers)),
         "texts": len(kept),
         "texts_per_second": round(len(kept) / seconds, 1),
     }
 
 
+def _mean_loss(probabilities: Sequence[float]) -> float:
+    """The mean negative log-likelihood of what had these probabilities; nothing is less likely than a number can be."""
+    return -sum(math.log(max(each, sys.float_info.min)) for each in probabilities) / max(1, len(probabilities))
+
+
 def _evaluate_pictures(classifier: PictureClassifier, wanted: Wanted, warn: Callable[[str], None]) -> dict[str, Any]:
-    """`accuracy` and `macro_f1` of labelled pictures."""
+    """`valid_loss` (of these pictures), `accuracy` and `macro_f1`."""
     wanted.refuse("columns", "beam", "alpha", "lowercase", "task", "prefix")
     data, labels = classifier.config.data, classifier.labels
     report = CleaningReport(things="pictures")
     pictures = list_pictures(_files(wanted, data.test), labels, report)
     numbers = {name: number for number, name in enumerate(labels)}
-    expected, found = list[int](), list[int]()
+    expected, found, probabilities = list[int](), list[int](), list[float]()
     started = time.perf_counter()
     stream = read_pictures(pictures, data.shape, report)
     while chunk := list(islice(stream, PICTURES_A_CHUNK)):
-        expected += [number_of(pictures[row].label, numbers) for row, _ in chunk]
+        labelled = [number_of(pictures[row].label, numbers) for row, _ in chunk]
         probs = picture_probabilities(classifier.model, np.stack([pixels for _, pixels in chunk]), data)
+        expected += labelled
+        probabilities += probs[np.arange(len(chunk)), labelled].tolist()
         found += probs.argmax(axis=1).tolist()
     seconds = time.perf_counter() - started
     if report.dropped:
@@ -177,6 +207,7 @@ def _evaluate_pictures(classifier: PictureClassifier, wanted: Wanted, warn: Call
     if wanted.output:
         _write_lines(wanted.output, (labels[number] for number in found))
     return {
+        "valid_loss": _mean_loss(probabilities),
         **classification_scores(found, expected, len(labels)),
         "pictures": len(found),
         "pictures_per_second": round(len(found) / seconds, 1),
@@ -283,7 +314,7 @@ def evaluate_pairs(
     *,
     data: PairDataConfig | None = None,
     options: Mapping[str, Any] | None = None,
-    columns: tuple[int, int] | None = None,
+    columns: tuple[int, ...] | None = None,
     beam: int | None = None,
     alpha: float | None = None,
     lowercase: bool = False,
@@ -334,7 +365,7 @@ def _write_lines(output: Path, lines: Iterable[str]) -> None:
 def score_lines(
     translator: Translator,
     pairs: str,
-    columns: tuple[int, int],
+    columns: tuple[int, ...],
     as_json: bool,
     warn: Callable[[str], None],
     options: Mapping[str, Any] | None = None,

@@ -105,7 +105,7 @@ def label_lines(
     def answer(window: list[str]) -> Iterable[str]:
         nonlocal count
         if isinstance(classifier, Classifier):
-            for each in classifier.classify(window):
+            for each in classifier.classify_lines(window):
                 yield each.as_json() if as_json else f"{each.label}\t{each.probability:.4f}"
             return
         paths = [path for name in window for path in (pictures_below(name) if Path(name).is_dir() else [name])]

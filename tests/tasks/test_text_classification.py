@@ -1,6 +1,7 @@
 """Labelled texts: data, loss, scores, a run that labels, and one that begins with another's body."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def test_languages_are_told_apart(run: Path, classifier: Classifier) -> None:
     assert classifier.labels == ("en", "zh")
     scores = evaluate_run(classifier, Wanted())
     assert scores["accuracy"] == scores["macro_f1"] == 1.0
+    found = classifier.classify([text for _, text in LABELLED])
+    losses = [-math.log(each.probabilities[label]) for each, (label, _) in zip(found, LABELLED, strict=True)]
+    assert scores["valid_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
     assert scores["texts"] == len(TEXTS)
     assert [each.label for each in classifier.classify(["七八九。", "one nine."])] == ["zh", "en"]
 
@@ -155,6 +159,18 @@ def test_pairs_of_texts_are_told_apart_by_their_segments(tmp_path: Path) -> None
     task = TextClassificationTask.prepare(found.config.data, None, tmp_path / "run", 256, 1, print, begun=True)
     batch = task.batches("train").load(np.array([0]))
     assert 0 < int(batch.segments.sum()) < int(batch.mask.sum())
+    lines = ["三五。\tthree.", "three.\t三五。", "三五。"]
+    found_of_lines = found.classify_lines(lines)
+    assert found_of_lines[:2] == [one, other] == list(found.stream(lines))[:2]
+    assert found_of_lines[2].flags == ("single",)
+    with pytest.raises(InputError, match="give the second ones too"):
+        found.classify(["三五。"])
+    with pytest.raises(InputError, match="expected those of label, text and second text, such as 1,2,3"):
+        evaluate_run(found, Wanted(columns=(1, 2)))
+    swapped = evaluate_run(found, Wanted(columns=(1, 3, 2)))
+    assert swapped["texts"] == 40 and swapped["valid_loss"] != evaluate_run(found, Wanted())["valid_loss"]
+    answered = zhuyi("classify", tmp_path / "run", *lines[:2])
+    assert answered.stdout.splitlines() == [f"{each.label}\t{each.probability:.4f}" for each in (one, other)]
 
 
 def test_six_steps_are_three_a_resume_and_three(labelled_file: Path, tmp_path: Path) -> None:
@@ -189,16 +205,24 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def choose(recipe: Path | None, out: Path, init: str, **files: list[str]) -> Any:
+def choose(
+    recipe: Path | None,
+    out: Path,
+    init: str,
+    *changes: str,
+    task: str | None = "text-classification",
+    columns: tuple[int, ...] | None = None,
+    **files: list[str],
+) -> Any:
     return start.choose_config(
         recipe,
         RunFolder(out),
         False,
-        [],
-        "text-classification",
+        changes,
+        task,
         ("", ""),
         {"train": [], "valid": [], "test": [], **files},
-        None,
+        columns,
         print,
         init=init,
     )
@@ -277,6 +301,28 @@ def test_without_a_recipe_one_is_made(labelled_file: Path, tmp_path: Path, pretr
     assert begun.model.d_model == 26 and begun.train.init == str(pretrained)
     assert begun.data.max_len <= begun.model.max_len
     assert begun.train.learning_rate == pytest.approx(0.02 / 26)
+
+
+def test_a_classifier_learns_on_without_a_word_of_its_task(run: Path, labelled_file: Path, tmp_path: Path) -> None:
+    config = choose(None, tmp_path / "on", str(run), task=None, train=[str(labelled_file)])
+    assert (config.task, config.train.init) == ("text-classification", str(run))
+
+
+def test_without_a_recipe_the_files_are_read_as_asked(tmp_path: Path) -> None:
+    """Its sizes are found by what the options say of encoding, form, header and columns."""
+    rows = "".join(f"{label}\t{text}\n" for label, text in LABELLED)
+    (tmp_path / "a.data").write_text(f"语言\t句\n{rows}", encoding="gb18030")
+    changes = ("data.encoding=gb18030", "data.header=yes", "data.form=tsv", "train.max_steps=7")
+    config = choose(None, tmp_path / "new", "", *changes, train=[str(tmp_path / "a.data")])
+    assert (config.data.encoding, config.data.header, config.train.max_steps) == ("gb18030", "yes", 7)
+    (tmp_path / "pairs.tsv").write_text("".join(f"{i % 2}\t{a}\t{b}\n" for i, (a, b) in enumerate(number_pairs(60))))
+    alone, pairs = (
+        choose(None, tmp_path / str(len(columns)), "", train=[str(tmp_path / "pairs.tsv")], columns=columns)
+        for columns in ((1, 2), (1, 2, 3))
+    )
+    assert pairs.data.columns == (1, 2, 3) and pairs.data.max_len > alone.data.max_len
+    with pytest.raises(InputError, match="encoding = x is none that Python knows"):
+        choose(None, tmp_path / "bad", "", "data.encoding=x", train=[str(tmp_path / "pairs.tsv")])
 
 
 def test_the_commands(run: Path, labelled_file: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from zhuyi.tasks.text_to_text import TextToTextTask
 from zhuyi.training.loop import build_model
 
 PREFIXES = {"zh-en": "to English: ", "en-zh": "to Chinese: "}
+WRITTEN = {"zh-en": 1, "en-zh": 0}  # which side of the pairs
 
 
 def tiny_values(folder: Path, **settings: Any) -> dict[str, Any]:
@@ -271,12 +272,30 @@ def test_evaluation_by_task(translator: Translator, tmp_path: Path) -> None:
         assert (alone["bleu"], alone["sentences"]) == (scores[f"bleu_{name}"], 10)
         assert list(read_lines(str(tmp_path / "out.txt"))) == answers
     assert scores["bleu"] == pytest.approx((scores["bleu_zh-en"] + scores["bleu_en-zh"]) / 2, abs=1e-4)
+    counts = {name: sum(len(translator.tokenizer.encode(side[i])) for side in pairs) for name, i in WRITTEN.items()}
+    total = sum(scores[f"valid_loss_{name}"] * count for name, count in counts.items())
+    assert scores["valid_loss"] == pytest.approx(total / sum(counts.values()), abs=1e-4)  # as in training: by tokens
+    assert scores["valid_loss"] != pytest.approx(sum(scores[f"valid_loss_{n}"] for n in counts) / 2, abs=1e-3)
     given = evaluate_run(translator, Wanted(files=[test], columns=(2, 1), beam=1, task="en-zh"))
     assert given["bleu"] == scores["bleu_en-zh"]
     with pytest.raises(InputError, match="for one task; choose it by --task zh-en or en-zh"):
         evaluate_run(translator, Wanted(output=tmp_path / "out.txt"))
     with pytest.raises(InputError, match="no task 'x'"):
         evaluate_run(translator, Wanted(task="x"))
+
+
+def test_given_pairs_are_scored_in_the_tasks_language(translator: Translator) -> None:
+    """Without a word of the task, where there is one alone, or where the prefix tells it."""
+    test, tokenizer = translator.config.data.test[0], translator.tokenizer
+    alone = replace(translator.config.data, mixture=translator.config.data.mixture[1:])
+    single = Translator(translator.model, replace(translator.config, data=alone), (tokenizer, tokenizer))
+    wanted = Wanted(files=[test], columns=(2, 1), beam=1)
+    expected = evaluate_run(translator, replace(wanted, task="en-zh"))
+    assert "tok:zh" in expected["signature"] and expected["bleu"] > 0
+    for scores in (evaluate_run(single, wanted), evaluate_run(translator, replace(wanted, prefix=PREFIXES["en-zh"]))):
+        assert [scores[key] for key in ("bleu", "chrf", "signature")] == [
+            expected[key] for key in ("bleu", "chrf", "signature")
+        ]
 
 
 def test_scores_of_lines(translator: Translator) -> None:

@@ -18,7 +18,7 @@ from zhuyi.data.normalization import contains_han, count_han, normalize, simplif
 from zhuyi.errors import InputError
 
 STANDARD_INPUT = "-"
-BAD_UTF8, BAD_JSON, MISSING_COLUMN = "not UTF-8", "bad JSON", "missing column"
+BAD_UTF8, BAD_JSON, BAD_CSV, MISSING_COLUMN = "not UTF-8", "bad JSON", "a quote left open", "missing column"
 EMPTY_SIDE, TOO_LONG, LENGTH_RATIO, DUPLICATE = "empty side", "too long", "length ratio", "duplicate"
 WRONG_ENCODING, EMPTY_TEXT = "of another encoding", "empty text or label"
 ELSEWHERE = "in validation or test data"
@@ -29,6 +29,7 @@ REASONS = (
     BAD_UTF8,
     WRONG_ENCODING,
     BAD_JSON,
+    BAD_CSV,
     MISSING_COLUMN,
     EMPTY_SIDE,
     EMPTY_TEXT,
@@ -109,7 +110,7 @@ class CleaningReport:
         return {"total": self.total, "kept": self.kept, "dropped": self.dropped, "examples": self.examples}
 
 
-def read_pairs(source: str, *, columns: tuple[int, int] = (1, 2), report: CleaningReport) -> Iterator[Pair]:
+def read_pairs(source: str, *, columns: tuple[int, ...] = (1, 2), report: CleaningReport) -> Iterator[Pair]:
     r"""Read pairs as they stand; lines that cannot be read are counted in the report and skipped.
 
     Lines end at "\n" alone, so a form feed or U+2028 inside a sentence does not shift two aligned files.
@@ -120,8 +121,11 @@ def read_pairs(source: str, *, columns: tuple[int, int] = (1, 2), report: Cleani
             columns: which columns, from 1, hold source and target; JSON lines and two files have two columns.
     Raises: InputError: no such file, a broken .gz, aligned files of unequal length, a column that cannot be.
     """
-    if min(columns) < 1:
-        raise InputError(f"columns {columns[0]},{columns[1]}: columns are counted from 1, as in --columns 2,1")
+    if len(columns) != 2 or min(columns) < 1:
+        raise InputError(
+            f"columns {','.join(map(str, columns))}: of pairs there are two, source and target, counted from 1, as in "
+            "--columns 2,1"
+        )
     paths = _split_aligned(source)
     is_json = source.removesuffix(".gz").endswith(".jsonl")
     if (len(paths) == 2 or is_json) and max(columns) > 2:
@@ -137,7 +141,7 @@ def clean_pairs(
     sources: Sequence[str],
     rules: CleaningRules,
     *,
-    columns: tuple[int, int] = (1, 2),
+    columns: tuple[int, ...] = (1, 2),
     report: CleaningReport,
 ) -> Iterator[Pair]:
     """Read pairs from all the sources, normalise both sides and leave out what the rules refuse.
@@ -245,7 +249,7 @@ def _split_aligned(source: str) -> list[str]:
 
 
 def _read_rows(
-    path: str, to_columns: Callable[[str], list[str]], columns: tuple[int, int], report: CleaningReport
+    path: str, to_columns: Callable[[str], list[str]], columns: tuple[int, ...], report: CleaningReport
 ) -> Iterator[Pair]:
     first, second = columns[0] - 1, columns[1] - 1
     for number, line in enumerate(byte_lines(path), 1):
@@ -277,7 +281,7 @@ def _json_columns(line: str) -> list[str]:
 
 
 def _read_aligned(
-    source_path: str, target_path: str, columns: tuple[int, int], report: CleaningReport
+    source_path: str, target_path: str, columns: tuple[int, ...], report: CleaningReport
 ) -> Iterator[Pair]:
     sources, targets = byte_lines(source_path), byte_lines(target_path)
     number = 0

@@ -54,7 +54,7 @@ class Names:
 
 
 def read_recordings(
-    sources: Sequence[str], names: Names, report: CleaningReport, columns: tuple[int, int] = (1, 2)
+    sources: Sequence[str], names: Names, report: CleaningReport, columns: tuple[int, ...] = (1, 2)
 ) -> Iterator[Recording]:
     """The recordings of all sources, in order; those that cannot be used are counted in the report and skipped.
 
@@ -76,7 +76,7 @@ def read_recordings(
         raise InputError(f"{' '.join(sources)}: no recording that could be used. {report.summary()}")
 
 
-def files_of(sources: Sequence[str], columns: tuple[int, int] = (1, 2)) -> list[str]:
+def files_of(sources: Sequence[str], columns: tuple[int, ...] = (1, 2)) -> list[str]:
     """Every file that the sources' recordings are made from, to tell one state of them from another."""
     found: list[str] = []
     for source in sources:
@@ -95,7 +95,7 @@ def sound_files(folder: str) -> list[str]:
     return [str(path) for path in _files(Path(folder), ENDINGS)]
 
 
-def _of_table(source: str, names: Names, report: CleaningReport, columns: tuple[int, int]) -> Iterator[Recording]:
+def _of_table(source: str, names: Names, report: CleaningReport, columns: tuple[int, ...]) -> Iterator[Recording]:
     for pair in read_pairs(source, columns=columns, report=report):
         if not re.search(names.chosen, pair.source):
             report.total -= 1

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zhuyi.data.windows import windows
+from zhuyi.errors import InputError
 from zhuyi.predict.text_encoder import BATCH_TOKENS, EncoderRun
 from zhuyi.tasks.text_classification import label_probabilities
 
@@ -14,7 +15,8 @@ class Classification:
     """The likeliest label of a text or a picture.
 
     Args:   probabilities: of all labels, in the model's order.
-            flags: `cut`: the text was longer than the model reads, and its end was left out.
+            flags: `cut`: the text was longer than the model reads, and its end was left out; `single`: there was no
+            second text, of a run that labels pairs.
     """
 
     label: str
@@ -44,8 +46,11 @@ class Classifier(EncoderRun):
     def classify(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Classification]:
         """Label texts, or pairs of them; as many answers come back, in the same order.
 
-        Args: seconds: of pairs, the second texts.
+        Args:   seconds: of pairs, the second texts.
+        Raises: InputError: the run was trained on pairs, and there are none.
         """
+        if seconds is None and self._of_pairs:
+            raise InputError("this run labels pairs of texts: give the second ones too, classify(texts, seconds)")
         rows = self._encoder.rows(texts, seconds)
         if not rows:
             return []
@@ -60,7 +65,22 @@ class Classifier(EncoderRun):
             for row, probs in zip(rows, found, strict=True)
         ]
 
-    def stream(self, texts: Iterable[str]) -> Iterator[Classification]:
-        """As `classify`, one after the other, in memory bounded by a window of texts."""
-        for window in windows(texts):
-            yield from self.classify(window)
+    def classify_lines(self, lines: Sequence[str]) -> list[Classification]:
+        """As `classify`, of a text a line; where the run was trained on pairs, of TEXT<TAB>SECOND."""
+        if not self._of_pairs:
+            return self.classify(lines)
+        pairs = [line.partition("\t") for line in lines]
+        found = self.classify([text for text, _, _ in pairs], [second for _, _, second in pairs])
+        return [
+            each if tab else replace(each, flags=(*each.flags, "single"))
+            for each, (_, tab, _) in zip(found, pairs, strict=True)
+        ]
+
+    def stream(self, lines: Iterable[str]) -> Iterator[Classification]:
+        """As `classify_lines`, one after the other, in memory bounded by a window of texts."""
+        for window in windows(lines):
+            yield from self.classify_lines(window)
+
+    @property
+    def _of_pairs(self) -> bool:
+        return len(self.config.data.columns) == 3  # those of the label and both texts

@@ -15,7 +15,7 @@ import torch
 from zhuyi.config import RunConfig, apply_change, parse_config
 from zhuyi.data.audio import SAMPLE_RATE_HZ
 from zhuyi.data.images import BadPicture, Picture, list_pictures, look
-from zhuyi.data.labelled_texts import Layout, read_all_texts
+from zhuyi.data.labelled_texts import read_all_texts
 from zhuyi.data.normalization import count_han
 from zhuyi.data.pairs import CleaningReport, CleaningRules, clean_pairs, read_lines
 from zhuyi.data.recordings import Names, read_recordings
@@ -26,6 +26,7 @@ from zhuyi.machine import memory_gib, num_cores
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.forecasting import SensorDataConfig, split_tables
 from zhuyi.tasks.speech_data import POSITIONS_A_SECOND
+from zhuyi.tasks.text_classification import LabelledDataConfig
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,15 @@ class Given:
             columns: which columns of a file hold what is wanted; None where not given.
             init: the folder of a run to begin with.
             changes: of the recipe, as --set has them; of use where the data cannot be read without.
+            prefix: of a text-to-text run that learns on; None where not given.
     """
 
     files: Mapping[str, Sequence[str]]
     languages: tuple[str, str] = ("", "")
-    columns: tuple[int, int] | None = None
+    columns: tuple[int, ...] | None = None
     init: Path | None = None
     changes: Sequence[str] = ()
+    prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ LEAST_STEPS = 1_000
 
 
 def automatic_recipe(
-    source: str, target: str, train: Sequence[str], columns: tuple[int, int], extra: dict[str, Sequence[str]]
+    source: str, target: str, train: Sequence[str], columns: tuple[int, ...], extra: dict[str, Sequence[str]]
 ) -> tuple[dict[str, Any], list[str]]:
     """The recipe as plain values, and why each choice was made.
 
@@ -179,10 +182,10 @@ LONGEST_TEXT = 256  # tokens; attention's cost grows with the square, and a text
 
 
 def _recipe_for_labelled_texts(given: Given) -> tuple[dict[str, Any], list[str]]:
-    label, text = given.columns or (1, 2)
+    data = _labelled_data(given)
     report = CleaningReport(things="texts")
-    layout = Layout("auto", (text,), label, "auto", "utf-8")
-    lengths = [_about_tokens(each.text) for each in read_all_texts(given.files["train"], layout, report)]
+    texts = read_all_texts(given.files["train"], data.layout, report)
+    lengths = [sum(_about_tokens(text) for text in (each.text, each.second) if text) for each in texts]
     size = next(size for size in ENCODER_SIZES if len(lengths) <= size.up_to_texts)
     max_len = min(LONGEST_TEXT, max(16, 2 + sorted(lengths)[int(0.98 * (len(lengths) - 1))]))
     vocab_size = min(size.vocab_size, max(300, sum(lengths) // 20))
@@ -213,7 +216,7 @@ def _recipe_for_labelled_texts(given: Given) -> tuple[dict[str, Any], list[str]]
         **({} if given.init else {"model": model}),
         "data": {
             **{split: list(files) for split, files in given.files.items() if files},
-            "columns": [label, text],
+            "columns": list(data.columns),
             "valid_size": max(10, min(1000, len(lengths) // 10)),
             "max_len": max_len,
             "tokenizer": {"kind": "unigram", "vocab_size": vocab_size},
@@ -239,6 +242,21 @@ def _recipe_for_labelled_texts(given: Given) -> tuple[dict[str, Any], list[str]]
         f"rows of {max_len} tokens at most: of 2 in 100 texts the end is cut",
         f"batches of {batch_tokens:,} tokens, some 32 texts; {epochs} epochs of {steps:,} steps",
     ]
+
+
+def _labelled_data(given: Given) -> LabelledDataConfig:
+    """How the files are to be read, by the options given."""
+    asked: dict[str, Any] = {
+        "task": "text-classification",
+        "model": {"name": "bert"},
+        "data": {"columns": list(given.columns)} if given.columns else {},
+        "train": {"max_steps": 1},
+    }
+    for change in given.changes:
+        if change.strip().startswith("data."):  # the rest is of a recipe that is not there yet
+            apply_change(asked, change)
+    data: LabelledDataConfig = parse_config(asked, "the options given").data
+    return data
 
 
 @dataclass(frozen=True)
@@ -631,7 +649,8 @@ def recipe_to_learn_on(begun: RunConfig, init: str, given: Given) -> tuple[dict[
     files = {split: list(given.files[split]) for split in ("train", "valid", "test")}
     data = values["data"]
     if begun.task == "text-to-text":
-        part: dict[str, Any] = {"name": "pairs", **files, "target": given.languages[1] or "tgt"}
+        part = _part_to_learn_on(data["mixture"], init, given) | files
+        part |= {"target": given.languages[1]} if given.languages[1] else {}
         data["mixture"] = [part | ({"columns": list(given.columns)} if given.columns else {})]
     else:
         data |= files
@@ -657,6 +676,24 @@ def recipe_to_learn_on(begun: RunConfig, init: str, given: Given) -> tuple[dict[
         "init": init,
     }
     return _without_nothing(values), [f"goes on from {init} at {begun.task}, with a learning rate of {rate:.1e}"]
+
+
+def _part_to_learn_on(parts: Sequence[dict[str, Any]], init: str, given: Given) -> dict[str, Any]:
+    """The part of a mixture that new pairs are of, its language and prefix kept; a new one for a prefix of its own.
+
+    Raises: InputError: there are several, or none, and no prefix was given.
+    """
+    known = [part for part in parts if part["objective"] == "pairs"]
+    wanted = known if given.prefix is None else [part for part in known if part["prefix"] == given.prefix]
+    if len(wanted) == 1:
+        return wanted[0]
+    if given.prefix is None:
+        prefixes = " or ".join(f"'{part['prefix']}'" for part in known)
+        raise InputError(
+            f"{init} does {'several tasks' if known else 'what a text begins with says'}: what do the new pairs begin "
+            f"with? give --prefix {prefixes or 'TEXT'}, of no task --prefix ''"
+        )
+    return {"name": "pairs", "prefix": given.prefix}
 
 
 def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:

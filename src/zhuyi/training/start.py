@@ -23,20 +23,23 @@ def choose_config(
     folder: RunFolder,
     resume: bool,
     changes: Sequence[str],
-    task: str,
+    task: str | None,
     languages: tuple[str, str],
     files: dict[str, list[str]],
-    columns: tuple[int, int] | None,
+    columns: tuple[int, ...] | None,
     say: Callable[[str], None],
     *,
     init: str = "",
+    prefix: str | None = None,
     edges: str = "",
 ) -> RunConfig:
     """The run's own config when resuming, else the recipe's with its changes, else one made for the data.
 
-    Args:   languages: source and target, each empty where not given.
+    Args:   task: of the recipe made for the data; None: that of `init`, else translation.
+            languages: source and target, each empty where not given.
             files: by split; a given `train` alone drops the recipe's other two.
             init: a run to begin with, empty where not given.
+            prefix: of a text-to-text run that learns on, what its sources begin with; None: as they did.
             edges: of sensors, the file of the roads between them, empty where not given.
     Raises: InputError: as the name of each wrong input says.
     """
@@ -45,18 +48,21 @@ def choose_config(
             raise InputError("--resume goes on by the run's own config; leave --set, --seed and --init out")
         return folder.read_config()
     folder.check_trainable(resume=False)
+    begun = find_run(init).read_config() if init else None
+    if prefix is not None and (recipe is not None or begun is None or begun.task != "text-to-text"):
+        raise InputError("--prefix is for a text-to-text run in --init that learns on without a recipe; leave it out")
     given = [f"data.{key}={value!r}" for key, value in zip(("source", "target"), languages, strict=True) if value]
     changes = [*([f"data.edges={edges!r}"] if edges else []), *changes]
     if recipe is not None:
         begin = [f"train.init='''{init}'''"] if init else []
         values = read_values(recipe, [*_data_changes(files, columns), *given, *begin, *changes])
         return parse_config(_with_body(values), str(recipe))
-    begun = find_run(init).read_config() if init else None
-    if begun is not None and begun.task in LABELLING and task == "translation":
-        task = begun.task
+    task = task or (begun.task if begun is not None else "translation")
     # A run learns on at its own task, unless it is to label, which needs the new data's labels.
-    if begun is not None and task in ("translation", begun.task) and begun.task not in LABELLING:
-        return _learn_on(begun, init, folder, files, languages, columns, changes, say)
+    if begun is not None and task not in LABELLING:
+        if task != begun.task:
+            raise InputError(f"--task {task}: {init} is a run of {begun.task} and learns on at that; leave --task out")
+        return _learn_on(begun, init, folder, Given(files, languages, columns, prefix=prefix), changes, say)
     if task not in AUTOMATIC:
         raise InputError(f"--task {task}: without a recipe only {' or '.join(AUTOMATIC)} can be trained")
     if not files["train"]:
@@ -72,16 +78,14 @@ def _learn_on(
     begun: RunConfig,
     init: str,
     folder: RunFolder,
-    files: dict[str, list[str]],
-    languages: tuple[str, str],
-    columns: tuple[int, int] | None,
+    given: Given,
     changes: Sequence[str],
     say: Callable[[str], None],
 ) -> RunConfig:
     """The config of a run that goes on with another's task on new data."""
-    if not files["train"]:
+    if not given.files["train"]:
         raise InputError(f"nothing to train on: give --train FILE, which {init} is to learn on")
-    values, reasons = recipe_to_learn_on(begun, init, Given(files, languages, columns))
+    values, reasons = recipe_to_learn_on(begun, init, given)
     return _announced(values, reasons, folder, changes, say)
 
 
@@ -115,13 +119,13 @@ def _with_body(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "model": {**asdict(body), **model}}
 
 
-def _data_changes(files: dict[str, list[str]], columns: tuple[int, int] | None) -> list[str]:
+def _data_changes(files: dict[str, list[str]], columns: tuple[int, ...] | None) -> list[str]:
     """Files given on the command line, as changes of the recipe."""
     changes = [f"data.{split}={_toml_list(files[split])}" for split in SPLITS if files[split]]
     if files["train"]:
         changes += [f"data.{split}=[]" for split in SPLITS[1:] if not files[split]]
     if columns:
-        changes += [f"data.columns=[{columns[0]}, {columns[1]}]"]
+        changes += [f"data.columns={list(columns)}"]
     return changes
 
 
