@@ -1,12 +1,17 @@
 """Texts and labels from each form of file."""
 
+import csv
 import gzip
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from zhuyi.data.labelled_texts import LabelledText, Layout, read_all_texts, read_texts
+from zhuyi.data.labelled_texts import LabelledText, Layout, _csv_rows, read_all_texts, read_texts
 from zhuyi.data.pairs import CleaningReport
 from zhuyi.errors import InputError
 
@@ -60,6 +65,56 @@ def test_in_csv_a_quoted_field_may_have_commas_and_lines(tmp_path: Path) -> None
     found, report = read(tmp_path / "a.csv", '1,"one, two\nthree"\n0,four\n')
     assert found == [("1", "one, two\nthree"), ("0", "four")]
     assert (report.total, report.kept) == (2, 2)
+
+
+@given(st.lists(st.lists(st.text('a",\n b', max_size=4), min_size=2, max_size=3), min_size=1, max_size=4))
+def test_csv_is_read_as_pythons_own_reader_reads_it(rows: list[list[str]]) -> None:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(rows)
+    lines = written.getvalue().split("\n")[:-1]
+    found = [fields for _, fields in _csv_rows("x.csv", iter(list(enumerate(lines, 1))), CleaningReport())]
+    assert found == [row for row in csv.reader(io.StringIO(written.getvalue())) if row]
+
+
+def test_what_is_wrong_in_csv_costs_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    long = "very " * 40_000
+    content = f'1,"left open\n0,fine\n1,"quoted, ""so"""\n\n0,a "word" in it\n1,"said" he\n0,{long}\n1,a\rb\n'
+    content += '0,"open too\n1,end\n'
+    found, report = read(path, content.encode() + b"\xff,x\n0,last\n")
+    assert found == [
+        ("0", "fine"),
+        ("1", 'quoted, "so"'),
+        ("0", 'a "word" in it'),
+        ("1", "said he"),
+        ("0", long.strip()),
+        ("1", "a\rb"),
+        ("1", "end"),
+        ("0", "last"),
+    ]
+    assert report.examples == {"a quote left open": [f"{path}:1", f"{path}:9"], "not UTF-8": [f"{path}:11"]}
+    assert (report.total, report.kept) == (11, 8)
+    (*_, last) = read_texts(str(path), layout(), CleaningReport())
+    assert last.origin == (str(path), 12)
+    path.write_text("0,x\n" + '1,"over\ntwo",z\n' + "0,y\n", encoding="utf-8")
+    assert [each.origin[1] for each in read_texts(str(path), layout(), CleaningReport())] == [1, 2, 4]
+
+
+def test_json_says_by_its_keys_what_a_value_is(tmp_path: Path) -> None:
+    rows = [
+        {"label": 2, "text": "x"},
+        {"label": True, "text": "y"},
+        {"label": 1, "text": None},
+        {"label": 1, "text": ["z"]},
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    for columns, label in (((2,), 1), ((1,), 2), ((3,), 1)):
+        found, report = read(tmp_path / "a.jsonl", content, columns=columns, label=label)
+        assert found == [("2", "x"), ("true", "y")]
+        assert report.dropped == {"empty text or label": 1, "bad JSON": 1}
+    (tmp_path / "b.jsonl").write_text('{"second": "b", "text": "a", "label": "c"}\n', encoding="utf-8")
+    (pair,) = read_texts(str(tmp_path / "b.jsonl"), layout(columns=(3, 2)), CleaningReport())
+    assert pair[:3] == ("a", "b", "c")
 
 
 def test_the_header_is_found_or_told(tmp_path: Path) -> None:

@@ -1,13 +1,22 @@
 """Texts from files, with a label or without: read as a stream, and every line left out counted and named."""
 
-import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from zhuyi.data.pairs import BAD_JSON, BAD_UTF8, EMPTY_TEXT, MISSING_COLUMN, WRONG_ENCODING, CleaningReport, byte_lines
+from zhuyi.data.pairs import (
+    BAD_CSV,
+    BAD_JSON,
+    BAD_UTF8,
+    EMPTY_TEXT,
+    MISSING_COLUMN,
+    WRONG_ENCODING,
+    CleaningReport,
+    byte_lines,
+)
 from zhuyi.errors import InputError
 
 Form = Literal["auto", "tsv", "csv", "jsonl", "spaced", "lines"]
@@ -15,7 +24,9 @@ Header = Literal["auto", "yes", "no"]
 
 # A first row with one of these in it names the columns; `header` says so for any other.
 HEADER_NAMES = frozenset(["label", "labels", "class", "category", "text", "sentence", "review", "标签", "类别", "文本"])
-JSON_KEYS = ("label", "text", "second")
+# The inside of a quoted field of CSV, where a quote stands twice; what has no end here goes on in the next line.
+_QUOTED = re.compile(r'"((?:[^"]|"")*+)"')
+MOST_LINES = 1000  # of a quoted field: one that goes on for longer was never closed
 
 
 class LabelledText(NamedTuple):
@@ -34,7 +45,7 @@ class Layout:
     Args:   form: `tsv` (a field that is quoted as in CSV loses its quotes), `csv`, `jsonl` (keys label, text, second),
             `spaced` (a label, a space, the text) or `lines` (texts alone); `auto` goes by the file's name, else by its
             first line.
-            columns: from 1, of the text and, in pairs, of the second one.
+            columns: from 1, of the text and, in pairs, of the second one; of `jsonl`, whose keys say it, only how many.
             label: the column of the label; 0 where there is none.
             header: whether the first row names the columns; `auto`: where it holds a usual name such as `label`.
     """
@@ -89,10 +100,9 @@ def _rows(path: str, layout: Layout, report: CleaningReport) -> Iterator[tuple[i
     lines = chain(first, lines)
     form = _form(path, layout, first[0][1] or "" if first else "")
     if form == "csv":
-        rows = _csv_rows(path, lines)
+        rows = _csv_rows(path, lines, report)
     elif form == "jsonl":
-        keys = JSON_KEYS if layout.label else JSON_KEYS[1:]
-        rows = ((number, _json_fields(line, keys, (path, number), report)) for number, line in lines)
+        rows = ((number, _json_fields(line, layout, (path, number), report)) for number, line in lines)
     else:
         split = {"tsv": _tab_fields, "spaced": lambda line: line.split(" ", 1), "lines": lambda line: [line]}[form]
         rows = ((number, None if line is None else split(line)) for number, line in lines)
@@ -122,33 +132,93 @@ def _decoded(path: str, encoding: str, report: CleaningReport) -> Iterator[tuple
             yield number, None
 
 
-def _csv_rows(path: str, lines: Iterator[tuple[int, str | None]]) -> Iterator[tuple[int, list[str] | None]]:
-    """Rows of comma-separated fields, which may go over several lines inside of quotes."""
-    reader = csv.reader(f"{line}\n" for _, line in lines if line is not None)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: no CSV ({error}); is it tab-separated? set its form"
-        ) from None
+def _csv_rows(
+    path: str, lines: Iterator[tuple[int, str | None]], report: CleaningReport
+) -> Iterator[tuple[int, list[str] | None]]:
+    """Rows of comma-separated fields, which may go over several lines inside of quotes, by their first line's number.
+
+    A quote that is never closed costs its own line alone: what follows is read as if that were not there.
+    """
+    waiting: list[tuple[int, str | None]] = []  # lines that were read on the search for a quote's end
+    while first := next(iter(waiting), None) or next(lines, None):
+        number, line = first
+        waiting = waiting[1:]
+        if not line:
+            if line is None:  # counted already
+                yield number, None
+            continue
+        fields, taken = _csv_fields(line, is_whole=True), 0
+        if fields is None:
+            fields, taken = _over_lines(line, waiting, lines)
+        if fields is None:
+            report.drop(BAD_CSV, (path, number))
+        waiting = waiting[taken:]
+        yield number, fields
 
 
-def _json_fields(
-    line: str | None, keys: Sequence[str], origin: tuple[str, int], report: CleaningReport
-) -> list[str] | None:
-    """The values of an object as columns."""
+def _over_lines(
+    line: str, waiting: list[tuple[int, str | None]], lines: Iterator[tuple[int, str | None]]
+) -> tuple[list[str] | None, int]:
+    """The fields of a row whose quote goes on in the next lines, and how many those are; None and 0 if it has no end.
+
+    Args:   waiting: lines that were read already; more are put there as they are needed.
+    """
+    record = [line]
+    for taken in range(MOST_LINES):
+        if taken == len(waiting):
+            waiting += islice(lines, 1)
+        more = waiting[taken][1] if taken < len(waiting) else None
+        if more is None:
+            break
+        record.append(more)
+        if more.count('"') % 2:  # else nothing can end here
+            fields = _csv_fields("\n".join(record), is_whole=False)
+            return fields, 0 if fields is None else taken + 1
+    return None, 0
+
+
+def _csv_fields(record: str, *, is_whole: bool) -> list[str] | None:
+    """The fields of a record; None where a quote has no end in it.
+
+    Args:   is_whole: it is one line, in which something may follow the end of a quote; over lines that is no end, but
+            the beginning of another one.
+    """
+    fields, place = list[str](), 0
+    while True:
+        quoted = _QUOTED.match(record, place)
+        if quoted is None and record.startswith('"', place):
+            return None
+        end = record.find(",", quoted.end() if quoted else place)
+        end = len(record) if end < 0 else end
+        if quoted and end > quoted.end() and not is_whole:
+            return None
+        inside = quoted[1].replace('""', '"') if quoted else ""
+        fields.append(inside + record[quoted.end() if quoted else place : end])
+        if end == len(record):
+            return fields
+        place = end + 1
+
+
+def _json_fields(line: str | None, layout: Layout, origin: tuple[str, int], report: CleaningReport) -> list[str] | None:
+    """The values of an object, each in the column that the layout has it in."""
     if line is None:
         return None
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
         values = None
-    if not isinstance(values, dict):
+    keys = dict(zip(layout.columns, ("text", "second"), strict=False)) | {layout.label: "label"}
+    if not isinstance(values, dict) or any(isinstance(values.get(key), (list, dict)) for key in keys.values()):
         report.drop(BAD_JSON, origin)
         return None
-    return [str(values.get(key, "")) for key in keys]
+    return [_as_text(values.get(keys.get(column, ""))) for column in range(1, max(keys) + 1)]
+
+
+def _as_text(value: Any) -> str:
+    """A value of JSON as it is written there, without quotes; nothing where there is none."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _tab_fields(line: str) -> list[str]:
