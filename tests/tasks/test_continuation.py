@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -171,6 +172,19 @@ def test_no_sequence_comes_twice() -> None:
     first, second = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
     assert len(set(first)) < len(first)
     assert len(set(second)) == len(second) - 1  # "ab" stands twice in the prompt itself
+
+
+def test_what_the_window_has_forgotten_still_counts_against_repetition() -> None:
+    model, config = model_for(CHARACTERS, max_len=10), replace(GREEDY, max_new_tokens=25)
+    (free,) = written(model, ["quick fox abc"], config)
+    (found,) = written(model, ["quick fox abc"], replace(config, no_repeat_ngram=2))
+    for each, is_free in ((free, True), (found, False)):
+        text = ["q", "u", "i", "c", "k", " ", "f", "o", "x", " ", "a", "b", "c", *each.tokens]
+        pairs = list(pairwise(text))
+        assert (len(set(pairs)) < len(pairs)) is is_free
+    many = written(model, ["quick fox abc"], replace(config, repetition_penalty=1e6))[0].tokens
+    unread = [token for token in many if token not in "quick fox abc"]
+    assert many[: len(set(unread))] == tuple(unread)[: len(set(unread))]  # what was read comes last
 
 
 def test_what_is_there_becomes_less_likely() -> None:

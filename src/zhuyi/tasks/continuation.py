@@ -128,20 +128,25 @@ def _overlap(text: str, stop: str) -> int:
 class _Sample:
     """One continuation on its way.
 
-    Args:   window: what the model has before it, prompt and text so far, as far as it reaches.
+    Args:   before: the prompt, all of it.
+            window: what the model has before it, prompt and text so far, as far as it reaches.
             room: tokens that may still be written.
     """
 
     prompt: int
     number: int
-    window: list[int]
+    before: Sequence[int]
     room: int
     seed: int
     stream: TextStream
+    window: list[int] = field(init=False)
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     log_prob: float = 0.0
     windows: int = 0
+
+    def __post_init__(self) -> None:
+        self.window = list(self.before)
 
     def request(self, id_: int, max_len: int) -> Request:
         """The next request: up to the end of the model's positions at most.
@@ -152,8 +157,10 @@ class _Sample:
             self.window = self.window[-max(1, max_len // 2) :]
         self.windows += 1
         count = min(self.room, max_len - len(self.window) + 1)
-        context = tuple(self.window)
-        return Request(id_, context, count, seed=_seed(self.seed, self.number, self.windows, context), context=context)
+        window = tuple(self.window)
+        seed = _seed(self.seed, self.number, self.windows, window)
+        # What the model has forgotten, the rules against repetition have not.
+        return Request(id_, window, count, seed=seed, context=(*self.before, *self.tokens))
 
     def written(self, tokenizer: Tokenizer, forgot: bool, *flags: str) -> Written:
         log_prob = None if self.stream.stopped else self.log_prob
@@ -171,7 +178,7 @@ def continue_texts(
     """
     search = open_search(model, tokenizer, config)
     fresh = (
-        _Sample(number, sample, list(prompt.ids), config.max_new_tokens, seed, _stream(tokenizer, prompt, config))
+        _Sample(number, sample, prompt.ids, config.max_new_tokens, seed, TextStream(tokenizer, prompt.ids, config.stop))
         for number, prompt in enumerate(prompts)
         for sample in range(prompt.samples)
     )
@@ -246,10 +253,6 @@ def begin(model: Decoder, requests: Sequence[Request], device: torch.device) -> 
     ids, mask = (torch.from_numpy(x).to(device) for x in pad([np.array(request.inputs) for request in requests]))
     last = mask.sum(dim=1) - 1
     return model.start(None, ids, mask), ids.gather(1, last[:, None])[:, 0]
-
-
-def _stream(tokenizer: Tokenizer, prompt: Prompt, config: GenerationConfig) -> TextStream:
-    return TextStream(tokenizer, prompt.ids, config.stop)
 
 
 def _seed(*what: object) -> int:
