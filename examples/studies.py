@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import zhuyi
+from zhuyi.atomic import replacing
 from zhuyi.config import parse_config
 from zhuyi.data.pairs import CleaningReport, read_pairs
 from zhuyi.run_folder import RunFolder
@@ -70,7 +71,7 @@ def arguments(description: str, out: str, minutes: float) -> argparse.Namespace:
         "--out",
         type=Path,
         default=Path(out),
-        help="where runs, tables and pictures go; a run that is there and trained is used (default: %(default)s)",
+        help="where runs, tables and pictures go; a run that was trained there just so is used (default: %(default)s)",
     )
     parser.add_argument("--document", action="store_true", help="put tables and pictures into docs/ too")
     parser.add_argument("--seed", type=int, default=1)
@@ -117,19 +118,56 @@ def trained(name: str, model: dict[str, Any], given: argparse.Namespace, **setti
     """A contender, trained now or read from an earlier call's folder.
 
     Args:   model: the section [model]; `settings` are of the section [train].
+    Raises: SystemExit: the folder's run was trained under other conditions than those asked for, or was interrupted.
     """
     folder = RunFolder(given.out / "runs" / "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-"))
-    done = folder.path / "study.json"
-    if not done.exists():
+    note = folder.path / "study.json"
+    asked = recipe(model, given, settings)
+    study = read_study(note, asked)
+    if study["scores"] is None:
         print(f"== {name}: {given.minutes:g} minutes", file=sys.stderr)
-        config = parse_config(recipe(model, given, settings), name)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_study(note, study)
         log = UndrawnLog(folder) if given.quick else None
-        scores = train(config, folder, resume=folder.config_path.exists(), log=log)
-        if scores["interrupted"]:
+        study["scores"] = train(parse_config(asked, name), folder, resume=folder.config_path.exists(), log=log)
+        if study["scores"]["interrupted"]:
             raise SystemExit(f"stopped; the same command goes on with {folder.path}")
-        done.write_text(json.dumps(scores), encoding="utf-8")
-    scores = json.loads(done.read_text(encoding="utf-8"))
-    return Contender(name, zhuyi.load(folder.path, "float32"), scores, folder.read_metrics())
+        write_study(note, study)
+    return Contender(name, zhuyi.load(folder.path, "float32"), study["scores"], folder.read_metrics())
+
+
+def read_study(note: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """What a run was asked for, on how many threads, and the scores it came to; None while it has none.
+
+    Raises: SystemExit: it was asked for something else.
+    """
+    wanted = {**json.loads(json.dumps(asked)), "threads": torch.get_num_threads()}
+    if not note.exists():
+        return {"asked": wanted, "scores": None}
+    study: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+    before, now = _by_path(study.get("asked", {})), _by_path(wanted)
+    others = [
+        f"{key} was {before.get(key)} and is {now.get(key)}" for key in before | now if before.get(key) != now.get(key)
+    ]
+    if others:
+        raise SystemExit(
+            f"{note.parent} was trained otherwise: {'; '.join(others)}. Choose another --out, or delete it"
+        )
+    return study
+
+
+def _by_path(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested values by the dotted paths of their keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _by_path(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return found
+
+
+def write_study(note: Path, study: dict[str, Any]) -> None:
+    """Write the note that `read_study` reads."""
+    with replacing(note) as path:
+        path.write_text(json.dumps(study), encoding="utf-8")
 
 
 def recipe(model: dict[str, Any], given: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:

@@ -189,6 +189,39 @@ def test_groups_hold_every_sentence_once(examples: dict[str, ModuleType]) -> Non
     )
 
 
+def test_a_run_trained_otherwise_is_not_used(
+    examples: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a finished one nor one to go on with: the page says how long all were trained, and on what."""
+    studies = examples["studies"]
+    calls: list[bool] = []
+
+    def train(config: Any, folder: Any, *, resume: bool, log: Any) -> dict[str, Any]:
+        calls.append(resume)
+        folder.write_config(config)
+        return {"interrupted": len(calls) == 1, "bleu": 1.0}
+
+    monkeypatch.setattr(studies, "train", train)
+    monkeypatch.setattr(studies.zhuyi, "load", lambda path, precision: None)
+    given = studies.argparse.Namespace(
+        out=tmp_path, quick=False, minutes=3.0, seed=1, data=studies.made_up_pairs(tmp_path / "data")
+    )
+    model = {"name": "transformer", "d_model": 26, "num_heads": 2}
+    with pytest.raises(SystemExit, match="stopped; the same command goes on"):
+        studies.trained("A b", model, given)
+    for changes in ({"minutes": 5.0}, {"seed": 2}, {"data": studies.made_up_pairs(tmp_path / "other")}):
+        other = studies.argparse.Namespace(**{**vars(given), **changes})
+        with pytest.raises(SystemExit, match=r"a-b was trained otherwise: .* was .* and is "):
+            studies.trained("A b", model, other)
+    assert studies.trained("A b", model, given).scores == {"interrupted": False, "bleu": 1.0}
+    assert calls == [False, True]
+    with pytest.raises(SystemExit, match=r"train.max_minutes was 3.0 and is 5.0\. Choose another --out, or delete it"):
+        studies.trained("A b", model, studies.argparse.Namespace(**{**vars(given), "minutes": 5.0}))
+    with pytest.raises(SystemExit, match=r"model.d_model was 26 and is 28"):
+        studies.trained("A b", {**model, "d_model": 28}, given)
+    assert studies.trained("A b", model, given).scores["bleu"] == 1.0 and len(calls) == 2
+
+
 def test_a_page_is_filled_in(examples: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = examples["studies"]
     (tmp_path / "docs" / "images").mkdir(parents=True)
