@@ -246,9 +246,9 @@ TINY: dict[str, Tiny] = {
                 d_model=14, num_heads=2, d_ff=22, num_encoder_layers=3, num_decoder_layers=4, num_mel_bins=5,
                 window_seconds=0.26, max_len=41, vocab_size=29,
             ),
-            "scaled": WhisperConfig(
+            "half": WhisperConfig(
                 d_model=30, num_heads=3, num_encoder_layers=2, num_decoder_layers=1, activation="relu", num_mel_bins=7,
-                window_seconds=0.38, scale_embeddings=True, half_positions=True, max_len=43, vocab_size=31,
+                window_seconds=0.38, half_positions=True, max_len=43, vocab_size=31,
             ),
         },
         speech_inputs,

@@ -373,16 +373,16 @@ def _byte_values() -> dict[str, int]:
     return {chr(byte): byte for byte in shown} | {chr(BYTES + n): byte for n, byte in enumerate(hidden)}
 
 
-_BYTE_VALUES = _byte_values()
+BYTE_VALUES = _byte_values()
 
 
 def _byte_label(piece: str) -> str:
     """Show a byte-level piece: its characters where they are whole, else its bytes."""
     if piece in SPECIAL_TOKENS:
         return piece
-    if any(character not in _BYTE_VALUES for character in piece):  # an imported sign
+    if any(character not in BYTE_VALUES for character in piece):  # an imported sign
         return piece
-    data = bytes(_BYTE_VALUES[character] for character in piece)
+    data = bytes(BYTE_VALUES[character] for character in piece)
     try:
         return data.decode("utf-8").replace(" ", SPACE)
     except UnicodeDecodeError:

@@ -13,11 +13,12 @@ from zhuyi.data.special_tokens import BOS, EOS, PAD, UNK
 from zhuyi.data.tokenizers import Signs, Tokenizer
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
-from zhuyi.interop import bert, gpt2, marian, t5, vit
+from zhuyi.interop import bert, gpt2, marian, t5, vit, whisper
 from zhuyi.models.bert import to_published as bert_weights
 from zhuyi.models.gpt import to_published as gpt_weights
 from zhuyi.models.t5 import to_published as t5_weights
 from zhuyi.models.vit import to_published as vit_weights
+from zhuyi.models.whisper import to_published as whisper_weights
 from zhuyi.run_folder import named_weights, write_tensors
 from zhuyi.tasks.translation import never_written
 
@@ -29,6 +30,7 @@ class Written:
     Args:   tokenizers: the tokenizer's JSON by the file's name, and what opens it in tokenizer_config.json.
             preprocessing: how pictures become numbers, of a model that reads these in the place of texts.
             readme: what stands above what is not carried.
+            verbatim: the tokenizer takes texts as they stand, there as here.
     """
 
     weights: dict[str, Tensor]
@@ -38,6 +40,7 @@ class Written:
     tokenizers: dict[str, dict[str, Any]] = field(default_factory=dict)
     tokenizer_config: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] | None = None
+    verbatim: bool = False
 
 
 def write_hugging_face(predictor: Any, folder: Path, published: Path | None = None) -> None:
@@ -57,6 +60,7 @@ def write_hugging_face(predictor: Any, folder: Path, published: Path | None = No
         _write_json(folder / "generation_config.json", written.generation)
     if written.preprocessing is not None:
         _write_json(folder / "preprocessor_config.json", written.preprocessing)
+    if not written.tokenizers:
         (folder / "README.md").write_text(written.readme, encoding="utf-8")
         return
     if published is not None:
@@ -67,7 +71,8 @@ def write_hugging_face(predictor: Any, folder: Path, published: Path | None = No
     for file, values in written.tokenizers.items():
         _write_json(folder / file, values)
     two = TWO_TOKENIZERS if len(written.tokenizers) > 1 else ""
-    (folder / "README.md").write_text(written.readme + NORMALIZED + two, encoding="utf-8")
+    normalized = "" if written.verbatim else NORMALIZED
+    (folder / "README.md").write_text(written.readme + normalized + OPENED_BY + two, encoding="utf-8")
 
 
 def _write_json(path: Path, values: Any) -> None:
@@ -97,7 +102,7 @@ def _t5(translator: Any) -> Written:
         weights=t5_weights(named_weights(translator.model), gated=config.gated),
         config=t5.written_config(config, tokenizer.signs),
         readme=README.replace(MOVED, SAME),
-        generation=generation_config(translator.config.decode, config.max_len, tokenizer.signs),
+        generation=generation_config(translator.decode_config(), config.max_len, tokenizer.signs),
         tokenizers={"tokenizer.json": tokenizer.library_values()},
         tokenizer_config=tokenizer_config(config.max_len),
     )
@@ -109,11 +114,14 @@ def _gpt(generator: Any) -> Written:
     if not config.bias:
         raise InputError("cannot export to hf: the model has bias = false, but all maps of a GPT-2 have a bias")
     signs = tokenizer.signs
+    is_after_sign = len(generator.begin("a")) > len(tokenizer.encode("a")[:-1])
     return Written(
         weights=gpt_weights(named_weights(generator.model)),
         config=gpt2.written_config(config, signs),
-        readme=GENERATOR_README,
-        generation={"bos_token_id": signs.eos, "eos_token_id": signs.eos, "pad_token_id": signs.pad},
+        readme=GENERATOR_README.replace("BEFORE", "tokenizer.eos_token + " if is_after_sign else "")
+        + (AFTER_SIGN if is_after_sign else ""),
+        generation=gpt2.written_generation(generator.config.decode, signs),
+        verbatim=generator.config.data.tokenizer.verbatim,
         tokenizers={"tokenizer.json": tokenizer.library_values() | {"post_processor": None}},
         tokenizer_config=tokenizer_config(config.max_len),
     )
@@ -167,12 +175,33 @@ def _between_signs(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
+def _whisper(transcriber: Any) -> Written:
+    """With every sign that the vocabulary has; what stands before a text is said by `generate`'s options."""
+    config, tokenizer, model = transcriber.config.model, transcriber.tokenizer, transcriber.model
+    values = tokenizer.library_values() | {"post_processor": None}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    signs = sorted({tokenizer.signs.eos, tokenizer.signs.bos, *tokenizer.signs.others})
+    values["added_tokens"] = [{"id": i, "content": tokenizer.pieces[i], "special": True, **plain} for i in signs]
+    end = tokenizer.pieces[tokenizer.signs.eos]
+    names = {"eos_token": end, "bos_token": end, "pad_token": tokenizer.pieces[tokenizer.signs.pad], "unk_token": end}
+    return Written(
+        weights=whisper_weights(named_weights(model), model.encoder_positions),
+        config=whisper.written_config(config, tokenizer),
+        readme=SPEECH_README,
+        generation=whisper.written_generation(transcriber.config.decode, config, tokenizer),
+        tokenizers={"tokenizer.json": values},
+        tokenizer_config=tokenizer_config(config.max_len) | names,
+        preprocessing=whisper.written_preprocessing(config),
+    )
+
+
 WRITERS: dict[str, Callable[[Any], Written]] = {
     "transformer": _transformer,
     "t5": _t5,
     "gpt": _gpt,
     "bert": _bert,
     "vit": _vit,
+    "whisper": _whisper,
 }
 
 
@@ -247,13 +276,35 @@ GENERATOR_README = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model, tokenizer = AutoModelForCausalLM.from_pretrained(FOLDER), AutoTokenizer.from_pretrained(FOLDER)
-batch = tokenizer(["..."], return_tensors="pt")
-print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=50), skip_special_tokens=True))
+batch = tokenizer([BEFORE"..."], return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
 ```
 
 The logits are zhuyi's, within rounding. What is not carried:
 
 - A window that slides: a text ends where the model's positions do.
+- Texts before which writing ends (`decode.stop`): `generate` takes them as `stop_strings`.
+"""
+
+AFTER_SIGN = """\
+- The end sign before a prompt, which says that a text begins: put `tokenizer.eos_token` there, as above.
+"""
+
+SPEECH_README = """\
+# A speech recogniser trained with zhuyi, for Hugging Face transformers
+
+```python
+from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+model, tokenizer = WhisperForConditionalGeneration.from_pretrained(FOLDER), AutoTokenizer.from_pretrained(FOLDER)
+features = WhisperFeatureExtractor.from_pretrained(FOLDER)(SAMPLES, sampling_rate=16000, return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(features.input_features), skip_special_tokens=True))
+```
+
+The spectrogram and the logits are zhuyi's, within rounding. What is not carried:
+
+- One window at a time: nothing cuts long recordings where nobody speaks, and nothing keeps silence and noise without a
+  text.
 """
 
 ENCODER_README = """\
@@ -292,6 +343,9 @@ The logits are zhuyi's, within rounding. What is not carried:
 NORMALIZED = """\
 - Text is not normalised before it is tokenised (one form of white space, width and punctuation). Where it matters, call
   `zhuyi.data.normalization.normalize(text)` first; a run trained on simplified characters also wants them simplified.
+"""
+
+OPENED_BY = """\
 - There is no SentencePiece file: the tokenizer is the file of the `tokenizers` library that zhuyi wrote, which
   `AutoTokenizer` opens and `MarianTokenizer` does not. A text that holds a special sign's letters, such as `</s>`, is
   read as that sign.

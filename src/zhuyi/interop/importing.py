@@ -17,6 +17,7 @@ from zhuyi.interop.probe import Comparison, compare
 from zhuyi.interop.published_folder import Imported, PublishedFolder
 from zhuyi.interop.t5 import read_t5
 from zhuyi.interop.vit import read_vit
+from zhuyi.interop.whisper import OpenAICheckpoint, read_whisper
 from zhuyi.models import MODELS
 from zhuyi.predict import load
 from zhuyi.run_folder import PUBLISHED, RunFolder, named_weights
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Callable[[PublishedFolder], Imported]] = {
     "t5": read_t5,
     "vit": read_vit,
     "deit": read_vit,
+    "whisper": read_whisper,
 }
 # How a run goes on learning, unless told otherwise: little, for it knows something already.
 FINE_TUNING = {
@@ -45,13 +47,14 @@ FINE_TUNING = {
 def import_run(source: str | Path, out: str | Path) -> Comparison:
     """Write a published model as a run; it appears whole, after it was compared, or not at all.
 
-    Args:   source: a folder of Hugging Face form, or a name on the hub.
+    Args:   source: a folder of Hugging Face form, a name on the hub, or a Whisper's .pt file of OpenAI.
     Returns: what the comparison with transformers said, if it could be made.
     Raises: InputError: `out` is in use, or the model is one that cannot be taken over; names the key, file or weight.
             ArithmeticError: what was written computes something else.
     """
     with new_folder(Path(out)) as unfinished:
-        folder = PublishedFolder(fetch(source))
+        is_file = Path(source).suffix == ".pt" and Path(source).is_file()
+        folder: Any = OpenAICheckpoint(Path(source)) if is_file else PublishedFolder(fetch(source))
         family = folder.config.get("model_type")
         if family not in FAMILIES:
             raise InputError(f"{folder.config_path}: model_type is {family}; choose a model of {', '.join(FAMILIES)}")

@@ -13,7 +13,7 @@ from zhuyi.data.images import open_picture, to_pixels
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Greedy, Request, Rule, Search, run
 from zhuyi.interop.published_folder import PublishedFolder
-from zhuyi.predict import Classifier, Generator, PictureClassifier, Translator, WordFiller
+from zhuyi.predict import Classifier, Generator, PictureClassifier, Transcriber, Translator, WordFiller
 from zhuyi.tasks.continuation import begin
 from zhuyi.tasks.image_classification import as_numbers, normalized
 from zhuyi.tasks.translation import open_search
@@ -87,10 +87,17 @@ def translator_probe(ours: Translator, folder: PublishedFolder) -> Comparison:
         return Comparison(difference)
     model.generation_config.forced_eos_token_id = None  # it would take the place of a cut text's last token
     rows = [checked_ids(ours.source_tokenizer, tokenizer, text)[-ours.model.max_len :] for text in TEXTS]
+    beyond = range(ours.target_tokenizer.vocab_size, config.target_vocab_size)  # which the run never writes
+    never = [*(model.generation_config.suppress_tokens or []), *beyond]
     same = 0
     for ids, found in zip(rows, write_freely(ours, rows, Greedy(), NEW_TOKENS), strict=True):
         row = model.generate(
-            torch.tensor([ids]), num_beams=1, do_sample=False, max_new_tokens=NEW_TOKENS, use_cache=False
+            torch.tensor([ids]),
+            num_beams=1,
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            use_cache=False,
+            suppress_tokens=sorted(set(never)) or None,
         )[0]
         same += tokenizer.decode(row, skip_special_tokens=True).strip() == found.strip()
     return Comparison(difference, texts=(same, len(TEXTS)))
@@ -117,6 +124,8 @@ def generator_probe(ours: Generator, folder: PublishedFolder) -> Comparison:
             do_sample=False,
             max_new_tokens=NEW_TOKENS,
             pad_token_id=ours.tokenizer.signs.eos,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
         )[0]
         same += tokenizer.decode(row[len(prompt) :], skip_special_tokens=True) == found
     return Comparison(difference, texts=(same, len(TEXTS)))
@@ -175,6 +184,30 @@ def picture_probe(ours: PictureClassifier, folder: PublishedFolder) -> Compariso
     return Comparison(difference)
 
 
+def speech_probe(ours: Transcriber, folder: Any) -> Comparison:
+    """Logits over windows of noise, and the ids of texts."""
+    import transformers
+
+    config, kind = ours.config.model, transformers.WhisperForConditionalGeneration
+    if isinstance(folder, PublishedFolder):
+        model = kind.from_pretrained(folder.path, dtype=torch.float32).eval()
+    else:
+        model = kind(transformers.WhisperConfig(**folder.config)).eval()
+        model.load_state_dict(folder.weights(), strict=False)
+        model.tie_weights()
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(3, config.num_mel_bins, config.frames, generator=generator)
+    tgt, _ = some_ids(config.vocab_size, 2)
+    theirs = model(input_features=features, decoder_input_ids=tgt, use_cache=False).logits
+    difference = checked_difference(ours.model(features, tgt), theirs)
+    tokenizer = their_tokenizer(folder) if isinstance(folder, PublishedFolder) else None
+    for text in TEXTS if tokenizer is not None else ():
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        if ids != ours.tokenizer.encode(text)[:-1]:
+            raise ArithmeticError(f"the run cuts {text!r} otherwise than transformers does; nothing was written")
+    return Comparison(difference)
+
+
 def some_ids(vocab_size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Ids of three rows and where they are real. Shape: each (3, T)."""
     length = 7 + 2 * seed
@@ -198,7 +231,7 @@ def checked_ids(ours: Tokenizer, theirs: Any, text: str, *, ends: bool = True) -
 
 def write_freely(ours: Translator, rows: Sequence[Sequence[int]], rule: Rule, max_new_tokens: int) -> list[str]:
     """What a search writes of the ids of some texts where no guard steps in, as in other libraries."""
-    decode = ours.config.decode
+    decode = ours.decode_config()
     search = open_search(
         ours.model,
         rule,
@@ -263,4 +296,5 @@ PROBES: dict[str, Callable[[Any, PublishedFolder], Comparison]] = {
     "distilbert": encoder_probe,
     "vit": picture_probe,
     "deit": picture_probe,
+    "whisper": speech_probe,
 }

@@ -15,7 +15,8 @@ from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
 from zhuyi.nn.feedforward import Activation
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.positions import LearnedPositions
-from zhuyi.nn.state import DecoderState
+from zhuyi.nn.sequences import run_layers
+from zhuyi.nn.state import DecoderState, stack_layers
 
 # Of the spectrogram, as the paper has it (section 2.2): 16,000 samples a second, a frame each 160.
 FRAMES_A_SECOND = 100
@@ -31,7 +32,6 @@ class WhisperConfig:
             num_mel_bins: height of the spectrogram: 80, of the last published model 128; 0 means "from the data".
             window_seconds: what the encoder reads, never more or less; 30 in the published models, 0 means "from the
             data".
-            scale_embeddings: whether tokens' embeddings are multiplied by sqrt(d_model).
             half_positions: whether the encoder's positions are rounded to float16, as published weights hold them.
             max_len: decoder positions.
             vocab_size: 0 means "from the tokenizer".
@@ -49,7 +49,6 @@ class WhisperConfig:
     activation: Activation = "gelu"
     num_mel_bins: int = 0
     window_seconds: float = 0.0
-    scale_embeddings: bool = False
     half_positions: bool = False
     max_len: int = 448
     vocab_size: int = 0
@@ -161,7 +160,7 @@ class Whisper(nn.Module):
         self.register_buffer("encoder_positions", positions, persistent=False)
         self.encoder_layers = nn.ModuleList(EncoderLayer(c) for _ in range(config.num_encoder_layers))
         self.encoder_norm = nn.LayerNorm(c.d_model)
-        self.token_embedding = TokenEmbedding(config.vocab_size, c.d_model, scaled=config.scale_embeddings)
+        self.token_embedding = TokenEmbedding(config.vocab_size, c.d_model, scaled=False)
         self.decoder_positions = LearnedPositions(config.max_len, c.d_model)
         self.embedding_dropout = Dropout(c.dropout)
         self.decoder_layers = nn.ModuleList(DecoderLayer(c) for _ in range(config.num_decoder_layers))
@@ -204,9 +203,12 @@ class Whisper(nn.Module):
         x = F.gelu(self.conv_1(features.to(self.conv_1.weight.dtype)))  # (B, D, frames)
         x = F.gelu(self.conv_2(x)).transpose(1, 2)  # (B, S, D)
         x = self.embedding_dropout(x + self.encoder_positions)
+        return Memory(run_layers(self, self._encode, x, None, maps))
+
+    def _encode(self, x: Tensor, mask: Tensor | None, maps: Maps | None) -> Tensor:
         for i, layer in enumerate(self.encoder_layers):
-            x = layer(x, None, maps, f"encoder.{i}")
-        return Memory(self.encoder_norm(x))
+            x = layer(x, mask, maps, f"encoder.{i}")
+        return self.encoder_norm(x)
 
     def decode(self, tgt: Tensor, memory: Memory, maps: Maps | None = None) -> Tensor:
         """Hidden states of all target positions at once.
@@ -228,7 +230,7 @@ class Whisper(nn.Module):
         projected = [layer.cross_attention.project_memory(memory.states) for _, layer in self._decoder()]
         state = DecoderState(
             memory.states.new_zeros(len(projected), 2, rows, c.num_heads, 0, 1, c.head_dim),
-            torch.stack([torch.stack(pair) for pair in projected]),
+            stack_layers(projected),
         )
         if length > 1:
             self._advance(self._embed(prefix[:, :-1], state.begin(length - 1)), state)
