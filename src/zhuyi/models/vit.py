@@ -15,6 +15,7 @@ from zhuyi.nn.feedforward import ACTIVATIONS, Activation
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.positions import LearnedPositions
+from zhuyi.nn.sequences import run_layers
 
 INITIAL_STD = 0.02
 # Of positions, about as wide as what they are added to.
@@ -183,8 +184,11 @@ class Vit(nn.Module):
         x = torch.cat([*(token.expand(len(x), 1, -1) for token in before), x], dim=1)  # (B, T, D)
         grid = (images.shape[-2] // size, images.shape[-1] // size)
         x = self.embedding_dropout(x + resize_positions(self.positions.table, len(before), grid))
+        return run_layers(self, self._encode, x, None, maps)
+
+    def _encode(self, x: Tensor, mask: Tensor | None, maps: Maps | None) -> Tensor:
         for i, layer in enumerate(self.encoder_layers):
-            y = layer(x, None, maps, f"encoder.{i}")
+            y = layer(x, mask, maps, f"encoder.{i}")
             rate = self.config.stochastic_depth * i / max(1, self.config.num_layers - 1)
             x = _some_past(x, y, rate) if self.training and rate else y
         return self.encoder_norm(x)
