@@ -1,5 +1,6 @@
 """GPT-2, BERT, DistilBERT and T5 leave as they came, and runs of our own become such."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from tests.interop.test_families import VARIANTS
 from tests.tiny import number_pairs
 
+from zhuyi import load
 from zhuyi.config import parse_config
 from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizer
 from zhuyi.errors import InputError
@@ -88,6 +90,38 @@ def own_run(path: Path, kind: str, **model: Any) -> Path:
 @pytest.mark.parametrize("kind", SIZES)
 def test_a_run_of_our_own(kind: str, tmp_path: Path) -> None:
     checked(export(own_run(tmp_path / "run", kind), "hf", tmp_path / "hf"))
+
+
+def test_what_is_said_of_a_language_model(tmp_path: Path) -> None:
+    """Its tokenizer takes texts as they stand; the code of its README writes as `zhuyi generate` does."""
+    transformers = pytest.importorskip("transformers")
+    path = own_run(tmp_path / "run", "gpt")
+    values = json.loads((path / "config.json").read_text())
+    values["data"]["tokenizer"] = {"kind": "byte-bpe", "vocab_size": 300, "verbatim": True}
+    decode = {"temperature": 0.0, "repetition_penalty": 1.3, "no_repeat_ngram": 3, "max_new_tokens": 9}
+    (path / "config.json").write_text(json.dumps(values | {"decode": decode}))
+    checked(export(path, "hf", tmp_path / "hf"))
+    said = (tmp_path / "hf" / "README.md").read_text()
+    assert "normalize(text)" not in said and 'tokenizer.eos_token + "..."' in said
+    model, tokenizer = (
+        kind.from_pretrained(tmp_path / "hf")
+        for kind in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
+    )
+    batch = tokenizer([tokenizer.eos_token + "three"], return_tensors="pt")
+    found = tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True)[0]
+    assert found == "three" + load(path).generate(["three"])[0].text
+    (path / "config.json").write_text(json.dumps(values | {"decode": {"temperature": 0.5, "top_p": 0.9}}))
+    export(path, "hf", tmp_path / "again")
+    said = json.loads((tmp_path / "again" / "generation_config.json").read_text())
+    assert said["do_sample"] and (said["temperature"], said["top_p"], said["top_k"]) == (0.5, 0.9, 0)
+
+
+def test_a_t5_never_writes_signs_for_spans(tmp_path: Path) -> None:
+    path = own_run(tmp_path / "run", "t5")
+    export(path, "hf", tmp_path / "hf")
+    said = json.loads((tmp_path / "hf" / "generation_config.json").read_text())
+    config = RunFolder(path).read_config().model
+    assert set(range(config.vocab_size - 100, config.vocab_size)) < set(said["suppress_tokens"])
 
 
 @pytest.mark.parametrize(

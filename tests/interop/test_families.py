@@ -73,8 +73,10 @@ def test_ids_of_texts_are_theirs(variant: str, tmp_path: Path) -> None:
         expected = theirs(text).input_ids
         assert expected in (ids, ids[:-1], [run.tokenizer.signs.bos, *ids]), text
         assert len(expected) == len(ids) + {"gpt2": -1, "bert": 1, "distilbert": 1}.get(variant, 0)
-    for sign in theirs.all_special_tokens:  # what a user writes stays text
-        assert not run.tokenizer.signs.all() - {run.tokenizer.signs.unk} & set(run.tokenizer.encode(f"a{sign}b")[:-1])
+    signs = run.tokenizer.signs
+    for sign in theirs.all_special_tokens:  # what a user writes stays text; that is not to be known is another matter
+        written = set(run.tokenizer.encode(f"a{sign}b")[:-1])
+        assert not (signs.all() - ({signs.unk} - {signs.eos})) & written
 
 
 RULES: list[tuple[Rule, dict[str, Any]]] = [
@@ -124,10 +126,10 @@ def test_t5_writes_what_generate_does(rule: Rule, options: dict[str, Any], tmp_p
     ours, tokenizer = zhuyi.load(tmp_path / "run"), transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     texts = sentences(200)
     found = write_freely(ours, [ours.source_tokenizer.encode(text) for text in texts], rule, 20)
-    expected = []
+    expected, beyond = [], list(range(ours.target_tokenizer.vocab_size, model.config.vocab_size))
     for start in range(0, len(texts), 50):
         batch = tokenizer(texts[start : start + 50], return_tensors="pt", padding=True)
-        rows = model.generate(**batch, max_new_tokens=20, do_sample=False, **options)
+        rows = model.generate(**batch, max_new_tokens=20, do_sample=False, suppress_tokens=beyond, **options)
         expected += tokenizer.batch_decode(rows, skip_special_tokens=True)
     check_alike([text.strip() for text in found], [text.strip() for text in expected])
 
@@ -187,6 +189,11 @@ def change(folder: Path, file: str, **values: Any) -> None:
         ("gpt2", "config.json", {"eos_token_id": [1, 2]}, "one id below"),
         ("gpt2", "tokenizer_config.json", {"add_bos_token": True}, "add_bos_token = true"),
         ("gpt2", "generation_config.json", {"num_beams": 3}, "num_beams = 3"),
+        ("gpt2", "generation_config.json", {"eos_token_id": [3, 4]}, r"eos_token_id = \[3, 4\]"),
+        ("gpt2", "generation_config.json", {"num_return_sequences": 2}, "num_return_sequences = 2"),
+        ("gpt2", "tokenizer_config.json", {"added_tokens_decoder": {"999": {"content": "<|a|>"}}}, "have the id 999"),
+        ("t5", "generation_config.json", {"num_return_sequences": 2}, "num_return_sequences = 2"),
+        ("bert-labels", "config.json", {"id2label": {"0": "a", "1": "b"}}, "no name for 2, but the head has 3"),
         ("bert", "config.json", {"position_embedding_type": "relative_key"}, "position_embedding_type ="),
         ("bert", "config.json", {"is_decoder": True}, "is_decoder = true"),
         ("bert", "tokenizer_config.json", {"never_split": ["x"]}, "never_split"),
@@ -205,6 +212,89 @@ def test_what_cannot_be_taken_over_is_refused_by_name(
     with pytest.raises(InputError, match=message):
         import_run(tmp_path / "hf", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_one_output_is_no_label(tmp_path: Path) -> None:
+    bert_folder(tmp_path / "hf", "BertForSequenceClassification", num_labels=1)
+    with pytest.raises(InputError, match="the head has one output, a number"):
+        import_run(tmp_path / "hf", tmp_path / "run")
+
+
+def test_how_gpt2_writes_is_taken_over_or_told(tmp_path: Path) -> None:
+    gpt2_folder(tmp_path / "hf")
+    said = {"do_sample": True, "min_p": 0.05, "temperature": 0.7, "top_k": 11, "max_length": 50}
+    change(tmp_path / "hf", "generation_config.json", **said)
+    import_run(tmp_path / "hf", tmp_path / "run")
+    decode = zhuyi.load(tmp_path / "run").config.decode
+    assert (decode.min_p, decode.temperature, decode.top_k, decode.top_p) == (0.05, 0.7, 11, 1.0)
+    assert "- note: max_length = 50 is not carried" in (tmp_path / "run" / "card.md").read_text()
+
+
+def test_limits_of_translators_are_told(tmp_path: Path) -> None:
+    t5_folder(tmp_path / "hf")
+    change(tmp_path / "hf", "generation_config.json", max_new_tokens=33)
+    import_run(tmp_path / "hf", tmp_path / "run")
+    assert "- note: max_new_tokens = 33 is not carried" in (tmp_path / "run" / "card.md").read_text()
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "vocab.json", "added_tokens.json"])
+def test_added_tokens_of_gpt2_stay_one_id(form: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "hf"
+    size = gpt2_folder(folder).config.vocab_size
+    gpt2_folder(folder, vocab_size=size + 2, eos_token_id=size - 1, bos_token_id=size - 1)
+    added = {"<|user|>": size, "forty two": size + 1}
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    theirs.add_special_tokens({"additional_special_tokens": ["<|user|>"]})
+    theirs.add_tokens(["forty two"])
+    if form == "tokenizer.json":
+        theirs.save_pretrained(folder)
+        for name in ("vocab.json", "merges.txt"):
+            (folder / name).unlink(missing_ok=True)
+        assert (folder / "tokenizer.json").exists()
+    elif form == "vocab.json":
+        tokens = {str(i): {"content": name, "special": name[0] == "<"} for name, i in added.items()}
+        change(folder, "tokenizer_config.json", added_tokens_decoder=tokens)
+    else:
+        change(folder, "added_tokens.json", **added)
+    import_run(folder, tmp_path / "run")
+    run = zhuyi.load(tmp_path / "run")
+    for text in ["<|user|>the cat", "a <|user|> forty two dogs", "forty twofold", *TEXTS]:
+        assert run.tokenizer.encode(text)[:-1] == theirs(text).input_ids, text
+        assert run.tokenizer.decode(run.tokenizer.encode(text)) == text
+    assert set(added.values()) < set(run.tokenizer.encode("<|user|>forty two"))
+
+
+@pytest.mark.parametrize(
+    ("variant", "told", "message"),
+    [
+        ("bert", {"do_lower_case": False}, "do_lower_case = false, but tokenizer.json has lowercase = true"),
+        ("bert", {"strip_accents": False}, "strip_accents = false, but tokenizer.json has strip_accents = true"),
+        ("gpt2", {"add_prefix_space": True}, "add_prefix_space = true, but tokenizer.json"),
+    ],
+)
+def test_tokenizer_files_that_contradict_each_other(
+    variant: str, told: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    VARIANTS[variant](tmp_path / "hf")
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").save_pretrained(tmp_path / "hf")
+    if "strip_accents" in told:
+        values = json.loads((tmp_path / "hf" / "tokenizer.json").read_text())
+        values["normalizer"]["strip_accents"] = True
+        (tmp_path / "hf" / "tokenizer.json").write_text(json.dumps(values))
+    change(tmp_path / "hf", "tokenizer_config.json", **told)
+    with pytest.raises(InputError, match=message):
+        import_run(tmp_path / "hf", tmp_path / "run")
+
+
+def test_t5_without_signs_for_spans(tmp_path: Path) -> None:
+    """Its vocabulary is larger than its pieces all the same."""
+    t5_folder(tmp_path / "hf")
+    change(tmp_path / "hf", "tokenizer_config.json", extra_ids=0)
+    comparison = import_run(tmp_path / "hf", tmp_path / "run")
+    assert comparison.texts is not None and comparison.texts[0] == comparison.texts[1]
+    assert zhuyi.load(tmp_path / "run").config.data.sentinels == 0
 
 
 @pytest.mark.parametrize(
@@ -235,4 +325,7 @@ def test_a_sentence_encoder_pools_by_the_mean(
         return
     import_run(folder, tmp_path / "run")
     assert zhuyi.load(tmp_path / "run").config.data.max_len == 13
+    change(folder, "sentence_bert_config.json", do_lower_case=True)
+    with pytest.raises(InputError, match="do_lower_case = true has no counterpart"):
+        import_run(folder, tmp_path / "again")
     assert "length 1 here" in (tmp_path / "run" / "card.md").read_text()

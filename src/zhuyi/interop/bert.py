@@ -90,8 +90,7 @@ def read_bert(folder: PublishedFolder) -> Imported:
         "tokenizer": {"kind": "bpe", "vocab_size": model["vocab_size"]},
     }
     if model["num_labels"]:
-        names = folder.config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(model["num_labels"])}
-        data["labels"] = [str(names[str(i)]) for i in range(model["num_labels"])]
+        data["labels"] = read_labels(folder, model["num_labels"])
     return Imported(
         task="text-classification" if model["num_labels"] else "masked-language-modelling",
         model=model,
@@ -108,6 +107,24 @@ def read_bert(folder: PublishedFolder) -> Imported:
 def our_weights(weights: Mapping[str, Tensor], wanted: Iterable[str], family: str) -> dict[str, Tensor]:
     """The map of the model's own file, from names of any age."""
     return from_published(weights, wanted, family)
+
+
+def read_labels(folder: PublishedFolder, count: int) -> list[str]:
+    """The names of labels, in the head's order.
+
+    Raises: InputError: the head has one output, which is a number and no label, or a label has no name.
+    """
+    origin = folder.config_path
+    if count == 1:
+        raise InputError(
+            f"{origin}: the head has one output, a number (how well two texts fit, say) and not a label; zhuyi "
+            "classifies by two labels or more, and the model cannot be imported"
+        )
+    names = folder.config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(count)}
+    for i in range(count):
+        if str(i) not in names:
+            raise InputError(f"{origin}: id2label has no name for {i}, but the head has {count} labels; add it")
+    return [str(names[str(i)]) for i in range(count)]
 
 
 def read_model(folder: PublishedFolder, family: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -162,6 +179,7 @@ POOLING = Keys(
 SENTENCES = Keys(
     used="prompts", irrelevant="__version__ similarity_fn_name model_type", only={"default_prompt_name": (None,)}
 )
+TEXTS = Keys(used="max_seq_length", only={"do_lower_case": (False,), "transformer_task": ("feature-extraction",)})
 
 
 def read_sentence_encoder(folder: PublishedFolder, reach: int) -> tuple[int, tuple[str, ...]]:
@@ -182,6 +200,7 @@ def read_sentence_encoder(folder: PublishedFolder, reach: int) -> tuple[int, tup
     if not pooling.get("pooling_mode_mean_tokens") and pooling.get("pooling_mode") != "mean":
         raise InputError(f"{path}: the pooling is not the mean of tokens, which alone zhuyi has")
     told = folder.json("sentence_bert_config.json")
+    TEXTS.check(told, folder.path / "sentence_bert_config.json")
     length = min(reach, int(told.get("max_seq_length") or reach))
     notes: tuple[str, ...] = (
         () if kinds[2:] else ("embeddings have length 1 here, and the published model leaves them as they are",)

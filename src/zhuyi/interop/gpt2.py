@@ -3,8 +3,9 @@
 from typing import Any
 
 from zhuyi.data.tokenizers import Signs
+from zhuyi.decoding.config import GenerationConfig
 from zhuyi.errors import InputError
-from zhuyi.interop.published_folder import GENERATION, SIGN_KEYS, Imported, Keys, PublishedFolder
+from zhuyi.interop.published_folder import GENERATION, SIGN_KEYS, Imported, Keys, PublishedFolder, check_signs
 from zhuyi.interop.published_tokenizers import FILES, byte_level_tokenizer
 from zhuyi.models.gpt import GptConfig, from_published
 
@@ -52,8 +53,8 @@ DEFAULTS: dict[str, Any] = {
 # Of the ways to write: what a continuation has no counterpart of must do nothing.
 WRITING = Keys(
     used=(
-        "do_sample temperature top_k top_p repetition_penalty no_repeat_ngram_size max_new_tokens max_length "
-        f"num_return_sequences output_scores return_dict_in_generate remove_invalid_values {SIGN_KEYS}"
+        "do_sample temperature top_k top_p min_p repetition_penalty no_repeat_ngram_size max_new_tokens max_length "
+        f"output_scores return_dict_in_generate remove_invalid_values {SIGN_KEYS}"
     ),
     irrelevant="length_penalty early_stopping renormalize_logits",  # of beams, and of nothing forbidden
     only={
@@ -64,6 +65,7 @@ WRITING = Keys(
         "min_length": (0,),
         "min_new_tokens": (0,),
         "encoder_no_repeat_ngram_size": (0,),
+        "num_return_sequences": (1,),
     },
 )
 
@@ -107,28 +109,62 @@ def read_gpt2(folder: PublishedFolder) -> Imported:
             "tokenizer": {"kind": "byte-bpe", "vocab_size": max(300, values["vocab_size"]), "verbatim": True},
         },
         train={},
-        decode=writing_values(folder),
+        decode=writing_values(folder, eos),
         tokenizers={"tokenizer.json": tokenizer},
         tokenizer_files=FILES,
         our_weights=lambda config, wanted: from_published(folder.weights(), wanted),
+        notes=writing_notes(folder),
     )
 
 
-def writing_values(folder: PublishedFolder) -> dict[str, Any]:
-    """The section [decode] that does what the folder says of writing; without a word of sampling, the likeliest."""
-    said = folder.generation()
-    WRITING.check(said, folder.path / "generation_config.json")
+def writing_values(folder: PublishedFolder, eos: int) -> dict[str, Any]:
+    """The section [decode] that does what the folder says of writing; without a word of sampling, the likeliest.
+
+    Raises: InputError: it says what we cannot do.
+    """
+    said, origin = folder.generation(), folder.path / "generation_config.json"
+    WRITING.check(said, origin)
+    check_signs(said, {"eos_token_id": eos}, origin)
     values: dict[str, Any] = {"temperature": 0.0}
     if said.get("do_sample"):
         values = {
             "temperature": float(said.get("temperature") or 1.0),
             "top_k": int(said.get("top_k", 50) or 0),
             "top_p": float(said.get("top_p") or 1.0),
+            "min_p": float(said.get("min_p") or 0.0),
         }
     if said.get("max_new_tokens"):
         values["max_new_tokens"] = said["max_new_tokens"]
     values["repetition_penalty"] = float(said.get("repetition_penalty") or 1.0)
     values["no_repeat_ngram"] = int(said.get("no_repeat_ngram_size") or 0)
+    return values
+
+
+def writing_notes(folder: PublishedFolder) -> tuple[str, ...]:
+    """What it says of writing that is not carried, for people."""
+    said = folder.generation()
+    if not said.get("max_length") or said.get("max_new_tokens"):
+        return ()
+    return (
+        f"max_length = {said['max_length']} is not carried: it counts the prompt too; max_new_tokens, which does not, "
+        "is what can be set",
+    )
+
+
+def written_generation(decode: GenerationConfig, signs: Signs) -> dict[str, Any]:
+    """Their `generation_config.json`: how the run writes."""
+    values: dict[str, Any] = {
+        "bos_token_id": signs.eos,
+        "eos_token_id": signs.eos,
+        "pad_token_id": signs.pad,
+        "max_new_tokens": decode.max_new_tokens,
+        "repetition_penalty": decode.repetition_penalty,
+        "no_repeat_ngram_size": decode.no_repeat_ngram,
+        "do_sample": decode.temperature > 0,
+    }
+    if decode.temperature:  # without their own word of it, the 50 likeliest would be drawn from
+        values |= {"temperature": decode.temperature, "top_k": decode.top_k, "top_p": decode.top_p}
+        values |= {"min_p": decode.min_p} if decode.min_p else {}
     return values
 
 

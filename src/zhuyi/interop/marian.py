@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zhuyi.data.tokenizers import Signs, Tokenizer
 from zhuyi.errors import InputError
-from zhuyi.interop.published_folder import GENERATION, Imported, Keys, PublishedFolder, decode_values
+from zhuyi.interop.published_folder import GENERATION, Imported, Keys, PublishedFolder, decode_values, length_notes
 from zhuyi.interop.sentencepiece_model import read_sentencepiece, unigram_tokenizer
 from zhuyi.models.transformer import TransformerConfig
 from zhuyi.nn.positions import sinusoidal
@@ -303,6 +303,7 @@ def read_marian(folder: PublishedFolder) -> Imported:
         tokenizers={"tokenizer.source.json": source, "tokenizer.target.json": target},
         tokenizer_files=TOKENIZER_FILES,
         our_weights=lambda config, wanted: from_published(config, folder.weights(), wanted, folder.path),
+        notes=length_notes(folder, model["max_len"]),
     )
 
 

@@ -25,7 +25,7 @@ NEVER_MATTERS = (
 # How texts are written: older configs say it among the rest, newer ones in a file of its own.
 GENERATION = (
     "max_length min_length max_new_tokens min_new_tokens do_sample early_stopping num_beams num_beam_groups "
-    "diversity_penalty temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size "
+    "diversity_penalty temperature top_k top_p min_p typical_p repetition_penalty length_penalty no_repeat_ngram_size "
     "encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate "
     "forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens "
     "begin_suppress_tokens renormalize_logits"
@@ -44,6 +44,7 @@ GENERATION_ONLY: dict[str, tuple[Any, ...]] = {
     "exponential_decay_length_penalty": (None,),
     "begin_suppress_tokens": (None, []),
     "forced_bos_token_id": (None,),
+    "num_return_sequences": (1,),
 }
 
 
@@ -173,6 +174,24 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
     return values
 
 
+def check_signs(said: Mapping[str, Any], signs: Mapping[str, int], origin: Path) -> None:
+    """Raise InputError where what is said of writing names another sign than the model's config, or several."""
+    for key, wanted in signs.items():
+        given = said.get(key)
+        if given is not None and given not in (wanted, [wanted]):
+            raise InputError(f"{origin}: {key} = {given}, but the model's config says {wanted}; one only can be")
+
+
+def length_notes(folder: PublishedFolder, reach: int) -> tuple[str, ...]:
+    """For people, limits of what is written that are not carried; one beyond `reach` tokens changes nothing."""
+    said = folder.generation()
+    return tuple(
+        f"{key} = {said[key]} is not carried: an output is bounded by the length of its text"
+        for key in ("max_length", "max_new_tokens")
+        if said.get(key) and said[key] < reach
+    )
+
+
 def decode_values(folder: PublishedFolder, eos: int, bos: int) -> dict[str, Any]:
     """The section [decode] that does what the folder says of writing.
 
@@ -182,10 +201,7 @@ def decode_values(folder: PublishedFolder, eos: int, bos: int) -> dict[str, Any]
     origin = folder.path / "generation_config.json"
     known = " ".join(key for key in GENERATION.split() if key not in GENERATION_ONLY)
     Keys(f"{known} {SIGN_KEYS}", only=GENERATION_ONLY).check(said, origin)
-    for key, wanted in (("eos_token_id", eos), ("decoder_start_token_id", bos), ("forced_eos_token_id", eos)):
-        given = said.get(key)
-        if given is not None and given not in (wanted, [wanted]):
-            raise InputError(f"{origin}: {key} = {given}, but the model's config says {wanted}; one only can be")
+    check_signs(said, {"eos_token_id": eos, "decoder_start_token_id": bos, "forced_eos_token_id": eos}, origin)
     forbidden = list(said.get("suppress_tokens") or [])
     for words in said.get("bad_words_ids") or []:
         if len(words) != 1:

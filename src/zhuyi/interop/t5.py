@@ -6,7 +6,7 @@ import torch
 
 from zhuyi.data.tokenizers import Signs
 from zhuyi.errors import InputError
-from zhuyi.interop.published_folder import GENERATION, Imported, Keys, PublishedFolder, decode_values
+from zhuyi.interop.published_folder import GENERATION, Imported, Keys, PublishedFolder, decode_values, length_notes
 from zhuyi.interop.published_tokenizers import T5_FILES, t5_tokenizer
 from zhuyi.models.t5 import T5Config, from_published
 
@@ -77,7 +77,7 @@ def read_t5(folder: PublishedFolder) -> Imported:
         weights["lm_head.weight"] = weights["shared.weight"].clone()
     pad, eos = values["pad_token_id"], values["eos_token_id"]
     start = values.get("decoder_start_token_id", folder.generation().get("decoder_start_token_id", pad))
-    tokenizer, extra = t5_tokenizer(folder, pad, start, eos)
+    tokenizer, extra = t5_tokenizer(folder, pad, start, eos, values["vocab_size"])
     if tokenizer.vocab_size + extra > values["vocab_size"]:
         raise InputError(
             f"{folder.path}: {tokenizer.vocab_size:,} pieces and {extra} signs for spans, but the model has "
@@ -112,6 +112,7 @@ def read_t5(folder: PublishedFolder) -> Imported:
         decode=decode_values(folder, eos, start),
         tokenizers={"tokenizer.json": tokenizer},
         tokenizer_files=T5_FILES,
+        notes=length_notes(folder, MAX_LEN),
         our_weights=lambda config, wanted: from_published(weights, wanted, gated=gated),
     )
 
