@@ -38,6 +38,16 @@ def keep_freed_memory() -> None:
         library.mallopt(option, size)
 
 
+def give_back_freed_memory() -> None:
+    """Let the C library give to the system what it has kept and nobody uses.
+
+    Among pieces of many sizes fewer and fewer of those kept fit: a training of texts of 10 to 190 tokens held 0.9 GiB
+    at first and six times that an hour later.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """The most memory that this process has held so far: the GPU's on a GPU, else the machine's."""
     if device.type == "cuda":

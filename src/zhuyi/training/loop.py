@@ -15,7 +15,7 @@ from torch import nn
 
 from zhuyi.config import RunConfig, TrainConfig, parse_config
 from zhuyi.errors import InputError
-from zhuyi.machine import choose_precision, keep_freed_memory, peak_memory_gib
+from zhuyi.machine import choose_precision, give_back_freed_memory, keep_freed_memory, peak_memory_gib
 from zhuyi.metrics import LOWER_IS_BETTER
 from zhuyi.models import MODELS
 from zhuyi.nn.lora import adapt, merged
@@ -232,6 +232,7 @@ class _Training:
         progress.evaluations.append([progress.step, *self.processes.sum(found).tolist()])
         if self.settings.schedule == "plateau" and progress.since_best:
             progress.plateau_factor *= PLATEAU_DECAY
+        give_back_freed_memory()
 
     def _scores(self, model: nn.Module) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
         model.eval()
