@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from zhuyi.config import TrainConfig
+from zhuyi.data.augmentation import Augmentation
 from zhuyi.data.pairs import CleaningRules
 from zhuyi.data.tokenizers import TokenizerConfig
 from zhuyi.decoding.config import DecodeConfig, GenerationConfig
+from zhuyi.models.vit import VitConfig
+from zhuyi.tasks.image_classification import PictureDataConfig
 from zhuyi.tasks.masked_language_modelling import MaskedTextConfig
 from zhuyi.tasks.mixture import MixtureConfig, MixturePart
 from zhuyi.tasks.pair_data import PairDataConfig
@@ -93,6 +96,9 @@ def test_examples_are_compared(text: str, wrong: int) -> None:
         ("data", TextDataConfig),
         ("classification", LabelledDataConfig),
         ("classification", MaskedTextConfig),
+        ("pictures", PictureDataConfig),
+        ("pictures", Augmentation),
+        ("pictures", VitConfig),
         ("text-to-text", MixtureConfig),
         ("text-to-text", MixturePart),
         ("data", CleaningRules),

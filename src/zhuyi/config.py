@@ -21,7 +21,7 @@ from zhuyi.tasks import TASKS, TaskType
 class TrainConfig:
     """How a run is trained. Whatever limit is reached first ends it; 0 means no such limit.
 
-    Args:   batch_tokens: padded tokens of the longer side in one micro-batch.
+    Args:   batch_tokens: padded tokens of the longer side in one micro-batch; of pictures, how many.
             accumulation: micro-batches a step, in each process.
             learning_rate: the peak; under `noam` a factor (1 is the paper's).
             precision: `auto` takes bfloat16 where the processor or GPU multiplies faster in it.
