@@ -21,9 +21,9 @@ export ZHUYI_TORCH ZHUYI_TORCH_INDEX
 demo: .venv/installed
 	@$(venv)/python examples/demo.py $(ARGS)
 
-# One thread a process: the tests' tensors are too small to share.
+# A process a core, each of one thread: the tests' tensors are too small to share. ARGS="-n 0" for one process.
 test: .venv/installed
-	@OMP_NUM_THREADS=1 $(venv)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(venv)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: .venv/installed
 	@$(venv)/ruff check
