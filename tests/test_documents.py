@@ -15,7 +15,9 @@ from zhuyi.data.augmentation import Augmentation
 from zhuyi.data.pairs import CleaningRules
 from zhuyi.data.tokenizers import TokenizerConfig
 from zhuyi.decoding.config import DecodeConfig, GenerationConfig
+from zhuyi.models.gman import GmanConfig
 from zhuyi.models.vit import VitConfig
+from zhuyi.tasks.forecasting import SensorDataConfig
 from zhuyi.tasks.image_classification import PictureDataConfig
 from zhuyi.tasks.masked_language_modelling import MaskedTextConfig
 from zhuyi.tasks.mixture import MixtureConfig, MixturePart
@@ -99,6 +101,8 @@ def test_examples_are_compared(text: str, wrong: int) -> None:
         ("pictures", PictureDataConfig),
         ("pictures", Augmentation),
         ("pictures", VitConfig),
+        ("traffic", SensorDataConfig),
+        ("traffic", GmanConfig),
         ("text-to-text", MixtureConfig),
         ("text-to-text", MixturePart),
         ("data", CleaningRules),
