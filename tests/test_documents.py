@@ -13,6 +13,8 @@ import pytest
 from zhuyi.config import TrainConfig
 from zhuyi.data.augmentation import Augmentation
 from zhuyi.data.pairs import CleaningRules
+from zhuyi.data.speech_examples import AugmentConfig
+from zhuyi.data.speech_windows import Pauses
 from zhuyi.data.tokenizers import TokenizerConfig
 from zhuyi.decoding.config import DecodeConfig, GenerationConfig
 from zhuyi.models.gman import GmanConfig
@@ -22,8 +24,10 @@ from zhuyi.tasks.image_classification import PictureDataConfig
 from zhuyi.tasks.masked_language_modelling import MaskedTextConfig
 from zhuyi.tasks.mixture import MixtureConfig, MixturePart
 from zhuyi.tasks.pair_data import PairDataConfig
+from zhuyi.tasks.speech_data import SpeechDataConfig
 from zhuyi.tasks.text_classification import LabelledDataConfig
 from zhuyi.tasks.text_data import TextDataConfig
+from zhuyi.tasks.transcription import TranscriptionConfig
 from zhuyi.training.automatic import SIZES, Size
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +98,10 @@ def test_examples_are_compared(text: str, wrong: int) -> None:
         ("training", TrainConfig),
         ("decoding", DecodeConfig),
         ("generation", GenerationConfig),
+        ("speech", SpeechDataConfig),
+        ("speech", AugmentConfig),
+        ("speech", TranscriptionConfig),
+        ("speech", Pauses),
         ("data", PairDataConfig),
         ("data", TextDataConfig),
         ("classification", LabelledDataConfig),
