@@ -1,7 +1,9 @@
 """Which tokens are one word: by spaces, by WordPiece's sign, by a dictionary of Chinese."""
 
 import pytest
+import tokenizers
 
+from zhuyi.data.tokenizers import Signs, Tokenizer, TokenizerConfig, train_tokenizer
 from zhuyi.data.whole_words import chinese_segmenter, word_numbers
 
 
@@ -32,6 +34,19 @@ def test_pieces_of_a_word_go_together(labels: list[str], expected: list[str]) ->
 def test_wordpiece_says_what_goes_on() -> None:
     labels = ["the", "cat", "un", "##believ", "##able", ".", "今", "天"]
     assert groups(labels, wordpiece=True) == ["the", "cat", "un+##believ+##able", ".", "今", "天"]
+
+
+def test_headings_of_markdown_do_not_make_a_tokenizer_wordpiece() -> None:
+    """A piece such as ### is of the text; only the kind of the tokenizer tells."""
+    text = ["### one", "### two", "#### three"] * 9
+    for kind, size in (("byte-bpe", 270), ("bpe", 40), ("unigram", 40), ("character", 40)):
+        tokenizer = train_tokenizer(text, TokenizerConfig(kind, size))  # type: ignore[arg-type]
+        assert not tokenizer.is_wordpiece
+        if kind == "byte-bpe":
+            assert any(piece.startswith("##") and len(piece) > 2 for piece in tokenizer.pieces)
+    vocabulary = {piece: i for i, piece in enumerate(["[UNK]", "un", "##able", "</s>"])}
+    library = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    assert Tokenizer(library, Signs(0, 0, 3, 0)).is_wordpiece
 
 
 def test_a_segmenter_joins_characters_to_words() -> None:

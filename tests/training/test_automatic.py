@@ -169,8 +169,8 @@ def test_what_is_missing_is_asked_for(files: dict[int, Path], tmp_path: Path) ->
         chosen(folder)
     with pytest.raises(InputError, match="give the languages too: --source zh --target en"):
         chosen(folder, files=train, languages=("zh", ""))
-    with pytest.raises(InputError, match="--task forecasting: without a recipe only translation"):
-        chosen(folder, files=train, languages=("zh", "en"), task="forecasting")
+    with pytest.raises(InputError, match="--task text-to-text: without a recipe only translation"):
+        chosen(folder, files=train, languages=("zh", "en"), task="text-to-text")
     assert not folder.path.exists()
 
 

@@ -119,6 +119,11 @@ class Tokenizer:
         if self._imported:
             library.encode_special_tokens = True  # nobody writes "</s>" into a text and ends it by that
 
+    @property
+    def is_wordpiece(self) -> bool:
+        """Whether pieces say that they go on with a word (##ing), and not that they begin one."""
+        return isinstance(self._library.model, models.WordPiece)
+
     def normalize(self, text: str) -> str:
         """Give the form in which a text is cut: the one normal form; the text itself where the library has its own."""
         return text if self._imported else normalize(text)

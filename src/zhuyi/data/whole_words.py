@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from zhuyi.data.normalization import contains_han
-from zhuyi.data.tokenizers import SPACE, Tokenizer
+from zhuyi.data.tokenizers import SPACE
 from zhuyi.errors import InputError
 
 CONTINUES = "##"  # how WordPiece begins a piece that goes on with a word
@@ -27,16 +27,11 @@ def chinese_segmenter() -> Segmenter:
     return lambda text: rjieba.cut(text, False)
 
 
-def is_wordpiece(tokenizer: Tokenizer) -> bool:
-    """Whether pieces say that they go on with a word, and not that they begin one."""
-    return any(piece.startswith(CONTINUES) and len(piece) > len(CONTINUES) for piece in tokenizer.pieces)
-
-
 def word_numbers(labels: Sequence[str], *, wordpiece: bool = False, segmenter: Segmenter | None = None) -> list[int]:
     """For each token of a text, the number of its word, from 0.
 
     Args:   labels: the tokens as a reader sees them.
-            wordpiece: see `is_wordpiece`.
+            wordpiece: see `Tokenizer.is_wordpiece`.
             segmenter: cuts runs of Chinese into words; without one, each Chinese token is a word.
     """
     if wordpiece:

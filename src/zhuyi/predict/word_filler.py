@@ -7,7 +7,7 @@ import torch
 
 from zhuyi.data.encoder_rows import encoder_row, mask_id, token_ids
 from zhuyi.data.tokenizers import SPACE
-from zhuyi.data.whole_words import CONTINUES, is_wordpiece
+from zhuyi.data.whole_words import CONTINUES
 from zhuyi.errors import InputError
 from zhuyi.predict.text_encoder import EncoderRun
 
@@ -78,7 +78,7 @@ class WordFiller(EncoderRun):
     def _words(self) -> list[str]:
         """By id, what would be written in a gap; empty where nothing would be seen."""
         signs = self.tokenizer.signs.all()
-        prefix = CONTINUES if is_wordpiece(self.tokenizer) else ""
+        prefix = CONTINUES if self.tokenizer.is_wordpiece else ""
         words = [label.removeprefix(prefix).replace(SPACE, "").strip() for label in self.tokenizer.labels]
         words = ["" if i in signs else word for i, word in enumerate(words)]
         return words + [""] * (self.model.config.vocab_size - len(words))

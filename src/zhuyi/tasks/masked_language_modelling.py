@@ -14,7 +14,7 @@ from zhuyi.data.corpus import Corpus
 from zhuyi.data.encoder_rows import encoder_row, encoder_vocab_size, mask_id, to_tensors, token_ids
 from zhuyi.data.labelled_texts import Form, Header, Layout
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
-from zhuyi.data.whole_words import chinese_segmenter, is_wordpiece, word_numbers
+from zhuyi.data.whole_words import chinese_segmenter, word_numbers
 from zhuyi.models.bert import MaskedWordHead
 from zhuyi.errors import InputError
 from zhuyi.nn.loss import projected_cross_entropy
@@ -277,14 +277,13 @@ def encode_masked(
         parts = (ids[start : start + room] for ids in first for start in range(0, len(ids), room))
         rows = (encoder_row(tokenizer, part, None, config.max_len) for part in parts)
     segmenter = chinese_segmenter() if config.words == "segmented" else None
-    wordpiece = is_wordpiece(tokenizer)
     signs = {tokenizer.signs.bos, tokenizer.signs.eos}
     for row in rows:
         labels = [tokenizer.labels[i] for i in row.ids]
         if config.words == "pieces":
             words = list(range(len(labels)))
         else:
-            words = word_numbers(labels, wordpiece=wordpiece, segmenter=segmenter)
+            words = word_numbers(labels, wordpiece=tokenizer.is_wordpiece, segmenter=segmenter)
         yield row.ids, [row.first], [NO_WORD if i in signs else word for i, word in zip(row.ids, words, strict=True)]
 
 

@@ -32,8 +32,6 @@ from zhuyi.training.signals import SignalsNoted
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 PLATEAU_DECAY = 0.5
-# Stopped by a signal: what shells expect of a program that a SIGINT ended.
-INTERRUPTED = 130
 
 
 @dataclass
