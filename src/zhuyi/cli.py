@@ -462,7 +462,9 @@ def attention(
     ] = None,
     out: Annotated[Path, typer.Option(help="map.png, or map.html: one page that opens offline.")] = Path("map.png"),
     target: Annotated[str | None, typer.Option(help="A translation of yours; the model's own otherwise.")] = None,
-    place: Annotated[str, typer.Option(help="cross, encoder or decoder.")] = "cross",
+    place: Annotated[
+        str, typer.Option(help="cross, encoder or decoder; where not given cross, or the only one there is.")
+    ] = "",
     layer: Annotated[int | None, typer.Option(help="From 1; the last where not given.")] = None,
     head: Annotated[int | None, typer.Option(help="From 1; all of them and their mean where not given.")] = None,
     positions: Annotated[bool, typer.Option("--positions", help="Draw the positional encoding instead.")] = False,

@@ -30,7 +30,7 @@ def random_maps(
         for name, size in sizes.items()
         for layer in range(layers[name.startswith("decoder")])
     }
-    return TextMaps(source, target, maps)
+    return TextMaps(source, target, maps, ("<s>", *target[:-1]))
 
 
 @pytest.fixture

@@ -6,11 +6,17 @@ import torch
 
 from zhuyi import visualize
 from zhuyi.config import RunConfig, TrainConfig
-from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizer
+from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
+from zhuyi.decoding.config import GenerationConfig
 from zhuyi.errors import InputError
+from zhuyi.models.bert import Bert, BertConfig
+from zhuyi.models.gpt import Gpt, GptConfig
 from zhuyi.models.transformer import Transformer, TransformerConfig
-from zhuyi.predict import Translator
+from zhuyi.predict import Classifier, Generator, Translator, WordFiller
+from zhuyi.predict.text_encoder import TextEncoder
 from zhuyi.tasks.pair_data import PairDataConfig
+from zhuyi.tasks.text_classification import LabelledDataConfig
+from zhuyi.tasks.text_data import TextDataConfig
 from zhuyi.visualize import draw
 
 
@@ -48,6 +54,82 @@ def test_positions_of_a_model(
     assert torch.equal(table, getattr(translator.model, f"{side}_positions").table)
     kind = translator.config.model.positions
     assert title == ("Sinusoidal positions" if kind == "sinusoidal" else f"Learned positions of the {side}")
+
+
+# Models of one stack
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(["我们看见了猫。", "We saw a cat."] * 3, TokenizerConfig(kind="character", vocab_size=40))
+
+
+@pytest.fixture(scope="module")
+def generator(tokenizer: Tokenizer) -> Generator:
+    torch.manual_seed(1)
+    config = GptConfig(d_model=14, num_heads=2, num_layers=3, max_len=9, vocab_size=tokenizer.vocab_size)
+    run = RunConfig("language-modelling", config, TextDataConfig(), TrainConfig(max_steps=1), GenerationConfig())
+    return Generator(Gpt(config).eval(), run, tokenizer)
+
+
+def encoder_run(tokenizer: Tokenizer, columns: tuple[int, ...] = (1, 2)) -> Classifier:
+    torch.manual_seed(1)
+    config = BertConfig(d_model=15, num_heads=3, d_ff=11, num_layers=2, max_len=9, vocab_size=tokenizer.vocab_size + 1)
+    run = RunConfig("text-classification", config, LabelledDataConfig(columns=columns), TrainConfig(max_steps=1))
+    return Classifier(TextEncoder(Bert(config).eval(), tokenizer, 9), run)
+
+
+def test_a_language_model_looks_back_at_what_it_has_read(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = generator.attention("看见了猫")
+    assert (maps.source_tokens, maps.target_tokens) == ((), ("看", "见", "了", "猫"))
+    assert maps.read_tokens == ("</s>", "看", "见", "了")
+    assert set(maps.maps) == {f"decoder.{i}.self" for i in range(3)}
+    # What looks at a place moves with what is read there, and never before it.
+    other = generator.attention("看见我猫").maps["decoder.2.self"]
+    changed = (other - maps.maps["decoder.2.self"]).abs().amax(dim=(0, 2)) > 1e-6
+    assert changed.tolist() == [False, False, False, True]
+    assert not maps.maps["decoder.0.self"].triu(1).any()
+    assert maps.maps["decoder.0.self"].sum(-1).allclose(torch.ones(()))
+    draw(generator, "看见了猫", tmp_path / "map.png", layer=2, head=1)
+    draw(generator, "看见了猫", tmp_path / "map.html", place="decoder")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    drawn: list[Any] = []
+    monkeypatch.setattr(visualize, "draw_positions", lambda table, path, title: drawn.append((table, title)))
+    draw(generator, None, tmp_path / "positions.png", positions=True)
+    assert torch.equal(drawn[0][0], generator.model.positions.table) and drawn[0][1] == "Learned positions"
+
+
+def test_an_encoder_looks_at_all_of_the_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    run = encoder_run(tokenizer)
+    maps = run.attention("看见了猫")
+    assert (maps.source_tokens, maps.target_tokens) == (("<s>", "看", "见", "了", "猫", "</s>"), ())
+    assert {name: tuple(each.shape) for name, each in maps.maps.items()} == {
+        f"encoder.{i}.self": (3, 6, 6) for i in range(2)
+    }
+    draw(run, "看见了猫", tmp_path / "map.png")
+    draw(run, "看见了猫", tmp_path / "map.html")
+    page = (tmp_path / "map.html").read_text(encoding="utf-8")
+    assert '"place": "encoder"' in page and '"place": "decoder"' not in page
+    pair = encoder_run(tokenizer, (1, 2, 3)).attention("看见\t猫")
+    assert pair.source_tokens == ("<s>", "看", "见", "</s>", "猫", "</s>")
+    filler = WordFiller(TextEncoder(run.model, tokenizer, 9), run.config)
+    assert filler.attention("看[MASK]猫").source_tokens == ("<s>", "看", "[MASK]", "猫", "</s>")
+
+
+def test_what_a_model_of_one_stack_cannot_show(generator: Generator, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    out = tmp_path / "map.png"
+    for run, there in ((generator, "decoder"), (encoder_run(tokenizer), "encoder")):
+        with pytest.raises(InputError, match=f"no maps of the place 'cross'; choose from {there}"):
+            draw(run, "猫", out, place="cross")
+        with pytest.raises(InputError, match="--target, --task and --prefix are for runs that write one text for"):
+            draw(run, "猫", out, target="cat")
+        with pytest.raises(InputError, match="the text is empty"):
+            draw(run, "", out)
+        with pytest.raises(InputError, match="longer than the 9 tokens"):
+            draw(run, "猫" * 10, out)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

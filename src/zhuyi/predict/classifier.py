@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from zhuyi.data.encoder_rows import EncoderRow
 from zhuyi.data.windows import windows
 from zhuyi.errors import InputError
 from zhuyi.predict.text_encoder import BATCH_TOKENS, EncoderRun
@@ -80,6 +81,11 @@ class Classifier(EncoderRun):
         """As `classify_lines`, one after the other, in memory bounded by a window of texts."""
         for window in windows(lines):
             yield from self.classify_lines(window)
+
+    def _row(self, text: str) -> EncoderRow:
+        """One text as the model reads it; where the run was trained on pairs, TEXT<TAB>SECOND."""
+        first, _, second = text.partition("\t")
+        return self._encoder.rows([first], [second])[0] if self._of_pairs else super()._row(text)
 
     @property
     def _of_pairs(self) -> bool:

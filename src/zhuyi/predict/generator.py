@@ -14,6 +14,8 @@ from zhuyi.data.dialogues import asked
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding.config import GenerationConfig
 from zhuyi.errors import InputError
+from zhuyi.nn.maps import Maps
+from zhuyi.predict.translator import TextMaps
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.continuation import Chunk, Prompt, continue_texts
 from zhuyi.tasks.text_data import load_tokenizer
@@ -169,6 +171,23 @@ class Generator:
         ids = self.tokenizer.encode(text)[:-1]
         is_beginning = self.config.data.documents != "file" or self.config.data.segments == "documents"
         return [self.tokenizer.signs.eos, *ids] if is_beginning or not ids else ids
+
+    @torch.inference_mode()
+    def attention(self, text: str) -> TextMaps:
+        """Where every head looks as it writes each token of a text, the sign that ends documents before it.
+
+        Raises: InputError: the text is empty, or longer than the model's positions.
+        """
+        ids = [self.tokenizer.signs.eos, *self.tokenizer.encode(text)[:-1]]
+        if len(ids) < 2:
+            raise InputError("there is nothing to attend to: the text is empty")
+        if len(ids) - 1 > self.model.max_len:
+            raise InputError(f"the text is longer than the {self.model.max_len} tokens of the model; shorten it")
+        maps = Maps()
+        self.model(torch.tensor([ids[:-1]], device=next(self.model.parameters()).device), maps=maps)
+        labels = tuple(self.tokenizer.labels[i] for i in ids)
+        weights = {name: weights[0].float().cpu() for name, weights in maps.weights.items()}
+        return TextMaps((), labels[1:], weights, labels[:-1])
 
     @torch.inference_mode()
     def score(self, text: str) -> float:

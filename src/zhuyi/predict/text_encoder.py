@@ -13,9 +13,12 @@ from zhuyi.data.encoder_rows import EncoderRow, encode_rows, encoder_vocab_size,
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.errors import InputError
 from zhuyi.models.bert import mean_over
+from zhuyi.nn.maps import Maps
+from zhuyi.predict.translator import TextMaps
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.encoder_data import in_characters
 
+GAP = "[MASK]"  # as people write a word that is wanted
 # Padded tokens of a batch: enough to fill the processor's products.
 BATCH_TOKENS = 4096
 
@@ -104,3 +107,25 @@ class EncoderRun:
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Each text as a vector of length 1. Shape: returns (texts, D) float32."""
         return self._encoder.embed(texts)
+
+    @torch.inference_mode()
+    def attention(self, text: str) -> TextMaps:
+        """Where every head looks, over a text and the signs around it.
+
+        Raises: InputError: the text is empty, or longer than what the model reads.
+        """
+        row = self._row(text)
+        if len(row.ids) == len(self._row("").ids):
+            raise InputError("there is nothing to attend to: the text is empty")
+        if row.is_cut:
+            raise InputError(f"the text is longer than the {self._encoder.max_len} tokens of the model; shorten it")
+        maps = Maps()
+        ids, mask, segments = (x.to(self._encoder.device) for x in to_tensors([np.array(row.ids)], [row.first]))
+        self.model(ids, mask, segments, maps)
+        labels = [*self.tokenizer.labels, GAP]
+        weights = {name: weights[0].float().cpu() for name, weights in maps.weights.items()}
+        return TextMaps(tuple(labels[i] for i in row.ids), (), weights)
+
+    def _row(self, text: str) -> EncoderRow:
+        """One text as the model reads it."""
+        return self._encoder.rows([text])[0]

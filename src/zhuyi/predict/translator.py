@@ -11,6 +11,7 @@ from torch import nn
 from zhuyi.config import RunConfig
 from zhuyi.data.batches import pad
 from zhuyi.data.normalization import contains_han, simplify
+from zhuyi.data.special_tokens import BOS
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Rule
 from zhuyi.decoding.config import Constraint, DecodeConfig
@@ -39,13 +40,16 @@ class PairScore:
 class TextMaps:
     """A text, a translation of it, and where every head looked in one forward pass over both.
 
-    Shape: maps: each (H, T, S) by its place's name; rows of `decoder.*` are the decoder's inputs, which begin with the
-           start sign, and row t is what writes target_tokens[t].
+    Args:   source_tokens, target_tokens: none of those that the model has no place for: an encoder has no target, a
+            language model no source.
+            read_tokens: what the decoder reads as it writes each of target_tokens: the one before it, at first a sign.
+    Shape:  maps: each (H, T, S) by its place's name; row t of `decoder.*` is what writes target_tokens[t].
     """
 
     source_tokens: tuple[str, ...]
     target_tokens: tuple[str, ...]
     maps: dict[str, torch.Tensor]
+    read_tokens: tuple[str, ...] = ()
 
 
 class Translator:
@@ -254,10 +258,12 @@ class Translator:
         maps = Maps()
         src, tgt = (self._padded([ids])[0] for ids in (sides[0], [self._bos, *sides[1][:-1]]))
         self.model.decoder_states(src, tgt, maps=maps)
+        written = tuple(self.target_tokenizer.tokens(target))
         return TextMaps(
             tuple(self.source_tokenizer.labels[i] for i in sides[0]),
-            tuple(self.target_tokenizer.tokens(target)),
+            written,
             {name: weights[0].float().cpu() for name, weights in maps.weights.items()},
+            (BOS, *written[:-1]),
         )
 
     def _source_ids(self, source: str, task: str | None, prefix: str | None) -> list[int]:

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from zhuyi.data.encoder_rows import encoder_row, mask_id, token_ids
+from zhuyi.data.encoder_rows import EncoderRow, encoder_row, mask_id, token_ids
 from zhuyi.data.tokenizers import SPACE
 from zhuyi.data.whole_words import CONTINUES
 from zhuyi.errors import InputError
-from zhuyi.predict.text_encoder import EncoderRun
+from zhuyi.predict.text_encoder import GAP, EncoderRun
 
-GAP = "[MASK]"
 # A piece by itself in any vocabulary whose pieces hold spaces: behind it, letters do not begin a word.
 MARK = "."
 
@@ -40,7 +39,7 @@ class WordFiller(EncoderRun):
             raise InputError(f"nothing to fill in: write {GAP} where a word is wanted, as in 今天天气{GAP}好")
         if top < 1:
             raise InputError(f"top is {top}; ask for one word or more")
-        ids = self._ids(text)
+        ids = self._row(text).ids
         hidden = self.model(torch.tensor([ids], device=self._encoder.device))  # (1, T, D)
         gap = mask_id(self.tokenizer)
         logits = self.model.masked_word_head(hidden[0, [i for i, each in enumerate(ids) if each == gap]]).float()
@@ -55,8 +54,11 @@ class WordFiller(EncoderRun):
         if self.model.masked_word_head is None:
             raise InputError("this run has no head that fills in words; it is for embeddings")
 
-    def _ids(self, text: str) -> list[int]:
-        """The text's ids, signs included, with the mask's id in each gap."""
+    def _row(self, text: str) -> EncoderRow:
+        """The text between signs, with the mask's id in each gap.
+
+        Raises: InputError: it is longer than what the model reads.
+        """
         # The text as a whole tells which marks are Chinese, so it is normalised before it is cut.
         parts = self.tokenizer.normalize(self._encoder.read(text)).split(GAP)
         is_cut = [False] * len(parts)
@@ -73,7 +75,7 @@ class WordFiller(EncoderRun):
             raise InputError(
                 f"the text is longer than the {self._encoder.max_len} tokens that the model reads; shorten it"
             )
-        return row.ids
+        return row
 
     def _words(self) -> list[str]:
         """By id, what would be written in a gap; empty where nothing would be seen."""

@@ -61,14 +61,14 @@ TASKS: dict[str, TaskType] = {
         TextDataConfig,
         LanguageModellingTask,
         scores=("loss",),
-        commands=("generate", "chat", "evaluate", "export"),
+        commands=("generate", "chat", "evaluate", "attention", "export"),
         decode=GenerationConfig,
     ),
     "masked-language-modelling": TaskType(
         MaskedTextConfig,
         MaskedLanguageModellingTask,
         scores=("loss", "accuracy"),
-        commands=("fill", "embed", "evaluate", "export"),
+        commands=("fill", "embed", "evaluate", "attention", "export"),
     ),
     "speech-recognition": TaskType(
         SpeechDataConfig,
@@ -81,7 +81,7 @@ TASKS: dict[str, TaskType] = {
         LabelledDataConfig,
         TextClassificationTask,
         scores=("accuracy", "macro_f1", "loss"),
-        commands=("classify", "embed", "evaluate", "export"),
+        commands=("classify", "embed", "evaluate", "attention", "export"),
     ),
     "image-classification": TaskType(
         PictureDataConfig,

@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from zhuyi.errors import InputError
-from zhuyi.predict import Forecast, Forecaster, PictureClassifier, Transcriber, Translator
+from zhuyi.predict import (
+    Classifier,
+    Forecast,
+    Forecaster,
+    Generator,
+    PictureClassifier,
+    TextMaps,
+    Transcriber,
+    Translator,
+    WordFiller,
+)
 from zhuyi.visualize.attention_maps import draw_maps
 from zhuyi.visualize.attention_page import write_page
 from zhuyi.visualize.forecasts import draw_forecast
@@ -15,15 +25,16 @@ from zhuyi.visualize.sensor_maps import draw_sensor_maps
 from zhuyi.visualize.sound_maps import draw_sound_maps
 
 SHOWN_POSITIONS = 128
+TextRun = Translator | Generator | WordFiller | Classifier
 
 
 def draw(
-    predictor: Translator | PictureClassifier | Forecaster | Transcriber,
+    predictor: TextRun | PictureClassifier | Forecaster | Transcriber,
     text: str | None,
     out: Path,
     *,
     target: str | None = None,
-    place: str = "cross",
+    place: str = "",
     layer: int | None = None,
     head: int | None = None,
     positions: bool = False,
@@ -36,7 +47,8 @@ def draw(
 
     Args:   text: of a run that labels pictures, the picture's file; such a run has one place and one kind of file.
             target: a translation of the text; None is the model's own.
-            place: encoder, decoder or cross; of the positions, decoder means the target's.
+            place: encoder, decoder or cross; empty: cross, or the only one that the model has. Of the positions,
+            decoder means the target's.
             options: `task` or `prefix`, as `Translator.attention` takes them.
             layer, head: from 1; None is the last layer, and the heads' mean beside each head.
             rollout: of a picture, what all layers together looked at, alone.
@@ -61,7 +73,7 @@ def draw(
         raise InputError("--rollout is for runs that label pictures; leave it out")
     if isinstance(predictor, Transcriber):
         _check_file(out, (".png",))
-        if text is None or place != "cross" or positions or any((options or {}).values()):
+        if text is None or place not in ("", "cross") or positions or any((options or {}).values()):
             raise InputError(
                 "of a run that listens give a recording's file, and no option but --target, --layer, --head"
             )
@@ -74,7 +86,15 @@ def draw(
     if text is None:
         raise InputError("there is no text to look into; give one, or --positions")
     draw_or_write = write_page if out.suffix.lower() == ".html" else draw_maps
-    draw_or_write(predictor.attention(text, target, **(options or {})), out, place=place, layer=layer, head=head)
+    draw_or_write(_maps_of(predictor, text, target, options or {}), out, place=place, layer=layer, head=head)
+
+
+def _maps_of(predictor: TextRun, text: str, target: str | None, options: Mapping[str, Any]) -> TextMaps:
+    if isinstance(predictor, Translator):
+        return predictor.attention(text, target, **options)
+    if target is not None or any(options.values()):
+        raise InputError("--target, --task and --prefix are for runs that write one text for another; leave them out")
+    return predictor.attention(text)
 
 
 def plot_forecast(forecast: Forecast, out: Path, *, sensors: Sequence[str] = ()) -> None:
@@ -92,10 +112,15 @@ def _check_file(out: Path, endings: tuple[str, ...]) -> None:
         raise InputError(f"{out} cannot be written: there is no folder {out.parent}; make it first")
 
 
-def _draw_positions(translator: Translator, out: Path, side: str) -> None:
-    config, model = translator.config.model, translator.model
-    if not hasattr(model, "source_positions"):
+def _draw_positions(predictor: TextRun, out: Path, side: str) -> None:
+    config, model = predictor.config.model, predictor.model
+    title = "Learned positions"
+    if hasattr(model, "positions"):
+        positions = model.positions  # of one stack
+    elif hasattr(model, "source_positions"):
+        positions = model.source_positions if side == "source" else model.target_positions
+        whose = "" if config.positions == "sinusoidal" else f" of the {side}"
+        title = f"{config.positions.capitalize()} positions{whose}"
+    else:
         raise InputError(f"the model {config.name} has no positions to draw")
-    table = (model.source_positions if side == "source" else model.target_positions).table  # (max_len, D)
-    whose = "" if config.positions == "sinusoidal" else f" of the {side}"
-    draw_positions(table[:SHOWN_POSITIONS], out, title=f"{config.positions.capitalize()} positions{whose}")
+    draw_positions(positions.table[:SHOWN_POSITIONS], out, title=title)  # of (max_len, D)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from zhuyi.data.special_tokens import BOS
 from zhuyi.errors import InputError
 from zhuyi.predict import TextMaps
 from zhuyi.visualize import figures
@@ -24,7 +23,7 @@ Place = Literal["encoder", "decoder", "cross"]
 PLACES: tuple[Place, ...] = get_args(Place)
 _NAMES = {"encoder": r"encoder\.(\d+)\.self", "decoder": r"decoder\.(\d+)\.self", "cross": r"decoder\.(\d+)\.cross"}
 _TITLES = {
-    "encoder": ("Encoder self-attention", "a row: where this source token looks"),
+    "encoder": ("Encoder self-attention", "a row: where this token of the text looks"),
     "decoder": ("Decoder self-attention", "a row: where the decoder looks back as it writes this token"),
     "cross": ("Encoder-decoder attention", "a row: where the decoder looks in the source as it writes this token"),
 }
@@ -76,9 +75,7 @@ def _from_1_to(count: int) -> str:
 def places(text_maps: TextMaps) -> list[PlaceMaps]:
     """Sort the maps of a text by place: encoder, decoder, cross, those that are there."""
     source, target = list(text_maps.source_tokens), list(text_maps.target_tokens)
-    # The step that writes a token has read the start sign and the tokens before.
-    read = [BOS, *target][: len(target)]
-    tokens = {"encoder": (source, source), "decoder": (target, read), "cross": (target, source)}
+    tokens = {"encoder": (source, source), "decoder": (target, list(text_maps.read_tokens)), "cross": (target, source)}
     found = [PlaceMaps(place, *tokens[place], _layers(text_maps, place)) for place in PLACES]
     return [maps for maps in found if maps.layers]
 
@@ -89,16 +86,18 @@ def _layers(text_maps: TextMaps, place: Place) -> list[np.ndarray]:
 
 
 def choose_place(text_maps: TextMaps, place: str) -> PlaceMaps:
-    """The maps of one place.
+    """The maps of one place; where none is named, what the decoder sees of the source, or all that there is.
 
     Raises: InputError: the text has none there.
     """
     there = {maps.place: maps for maps in places(text_maps)}
+    if not there:
+        raise InputError("this model has no attention to show")
+    if not place:
+        return there.get("cross") or next(iter(there.values()))
     for name, maps in there.items():
         if name == place:
             return maps
-    if not there:
-        raise InputError("this model has no attention to show")
     raise InputError(f"there are no maps of the place {place!r}; choose from {', '.join(there)}")
 
 
@@ -106,13 +105,13 @@ def draw_maps(
     text_maps: TextMaps,
     path: str | Path,
     *,
-    place: str = "cross",
+    place: str = "",
     layer: int | None = None,
     head: int | None = None,
 ) -> None:
     """Draw one layer's maps into a PNG, a row for each token that looks, a column for each that is looked at.
 
-    Args:   place: encoder, decoder or cross.
+    Args:   place: encoder, decoder or cross; empty: cross, or the only one that there is.
             layer: from 1; None is the last.
             head: from 1; None draws the mean of the heads, and beside it each head.
     Raises: InputError: there is no such place, layer or head, or the extra `plot` is not installed.

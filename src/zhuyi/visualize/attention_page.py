@@ -20,7 +20,7 @@ def write_page(
     text_maps: TextMaps,
     path: str | Path,
     *,
-    place: str = "cross",
+    place: str = "",
     layer: int | None = None,
     head: int | None = None,
 ) -> None:
@@ -34,9 +34,9 @@ def write_page(
     """
     chosen = choose_place(text_maps, place)
     chosen.head(layer, head)
-    first = {"place": place, "layer": (layer or len(chosen.layers)) - 1, "head": (head or 0) - 1}
+    first = {"place": chosen.place, "layer": (layer or len(chosen.layers)) - 1, "head": (head or 0) - 1}
     template = files("zhuyi.visualize").joinpath("attention_page.html").read_text(encoding="utf-8")
-    font = _font(template + "".join([*text_maps.source_tokens, *text_maps.target_tokens]))
+    font = _font(template + "".join([*text_maps.source_tokens, *text_maps.target_tokens, *text_maps.read_tokens]))
     # The data come last: what they hold is never taken for a place to fill.
     page = template.replace("@FONT@", font).replace("@DATA@", _data(text_maps, first))
     with replacing(path) as unfinished:
@@ -52,6 +52,7 @@ def _data(text_maps: TextMaps, first: dict[str, Any]) -> str:
         "places": [{"place": m.place, "layers": len(m.layers), "heads": len(m.layers[0])} for m in found],
         "source": text_maps.source_tokens,
         "target": text_maps.target_tokens,
+        "read": text_maps.read_tokens,
         "weights": base64.b64encode(zlib.compress(b"".join(weights), 9)).decode("ascii"),
     }
     return json.dumps(data).replace("<", "\\u003c")
