@@ -1,6 +1,6 @@
 """BERT, DistilBERT and sentence encoders made of them, as published, both ways."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -99,14 +99,9 @@ def read_bert(folder: PublishedFolder) -> Imported:
         decode=None,
         tokenizers={"tokenizer.json": tokenizer},
         tokenizer_files=FILES,
-        our_weights=lambda config, wanted: our_weights(weights, wanted, family),
+        our_weights=lambda config, wanted: from_published(weights, wanted, family),
         notes=notes,
     )
-
-
-def our_weights(weights: Mapping[str, Tensor], wanted: Iterable[str], family: str) -> dict[str, Tensor]:
-    """The map of the model's own file, from names of any age."""
-    return from_published(weights, wanted, family)
 
 
 def read_labels(folder: PublishedFolder, count: int) -> list[str]:

@@ -5,7 +5,15 @@ from typing import Any
 from zhuyi.data.tokenizers import Signs
 from zhuyi.decoding.config import GenerationConfig
 from zhuyi.errors import InputError
-from zhuyi.interop.published_folder import GENERATION, SIGN_KEYS, Imported, Keys, PublishedFolder, check_signs
+from zhuyi.interop.published_folder import (
+    GENERATION,
+    GENERATION_ONLY,
+    SIGN_KEYS,
+    Imported,
+    Keys,
+    PublishedFolder,
+    check_signs,
+)
 from zhuyi.interop.published_tokenizers import FILES, byte_level_tokenizer
 from zhuyi.models.gpt import GptConfig, from_published
 
@@ -57,16 +65,7 @@ WRITING = Keys(
         f"output_scores return_dict_in_generate remove_invalid_values {SIGN_KEYS}"
     ),
     irrelevant="length_penalty early_stopping renormalize_logits",  # of beams, and of nothing forbidden
-    only={
-        "num_beams": (1,),
-        "num_beam_groups": (1,),
-        "diversity_penalty": (0,),
-        "typical_p": (1,),
-        "min_length": (0,),
-        "min_new_tokens": (0,),
-        "encoder_no_repeat_ngram_size": (0,),
-        "num_return_sequences": (1,),
-    },
+    only=GENERATION_ONLY | {"num_beams": (1,), "typical_p": (1,)},
 )
 
 
