@@ -308,13 +308,14 @@ def test_a_classifier_learns_on_without_a_word_of_its_task(run: Path, labelled_f
     assert (config.task, config.train.init) == ("text-classification", str(run))
 
 
-def test_without_a_recipe_the_files_are_read_as_asked(tmp_path: Path) -> None:
+def test_without_a_recipe_the_files_are_read_as_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its sizes are found by what the options say of encoding, form, header and columns."""
     rows = "".join(f"{label}\t{text}\n" for label, text in LABELLED)
     (tmp_path / "a.data").write_text(f"语言\t句\n{rows}", encoding="gb18030")
     changes = ("data.encoding=gb18030", "data.header=yes", "data.form=tsv", "train.max_steps=7")
     config = choose(None, tmp_path / "new", "", *changes, train=[str(tmp_path / "a.data")])
     assert (config.data.encoding, config.data.header, config.train.max_steps) == ("gb18030", "yes", 7)
+    assert f"{len(LABELLED)} of {len(LABELLED)} texts kept" in capsys.readouterr().out
     (tmp_path / "pairs.tsv").write_text("".join(f"{i % 2}\t{a}\t{b}\n" for i, (a, b) in enumerate(number_pairs(60))))
     alone, pairs = (
         choose(None, tmp_path / str(len(columns)), "", train=[str(tmp_path / "pairs.tsv")], columns=columns)
