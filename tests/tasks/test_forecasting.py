@@ -180,6 +180,7 @@ def test_vectors_of_edges_and_means_of_batches_are_kept(
     vectors = np.load(tmp_path / "run" / "cache" / "vectors.npy")
     model = load(tmp_path / "run").model
     np.testing.assert_array_equal(model.embedding.table.numpy(), vectors)
+    np.testing.assert_allclose((vectors**2).mean(axis=1), 1, rtol=1e-5)  # of one length, however long they were
     assert len(read_edges(str(edges_file), config.data.sensors).weights) == 2 * SENSORS
     if options.get("batch_norm"):
         kept = RunFolder(tmp_path / "run").read_checkpoint_weights(4)

@@ -145,7 +145,7 @@ class Forecaster:
         minute = table.start + table.step_minutes * row
         groups = _members(self.model) if model.num_groups else []
         spatial = [_spatial(maps, layer, groups, history.shape[1]) for layer in range(model.num_layers)]
-        vectors = self.model.embedding.table.float()
+        vectors = torch.nn.functional.normalize(self.model.embedding.table.float(), dim=-1)
         directions, sizes, _ = torch.linalg.svd(vectors - vectors.mean(dim=0), full_matrices=False)
         places = torch.zeros(len(self.sensors), 2)
         found = (directions * sizes)[:, :2]

@@ -337,6 +337,11 @@ def _read(config: SensorDataConfig, cache: Path, seed: int, announce: Announce) 
         edges = read_edges(config.edges, train.sensors)
         announce(f"{len(edges.weights):,} edges; node2vec makes {config.vector_width} numbers a sensor of them")
         vectors = node2vec(edges, len(train.sensors), config.vector_width, seed)
+    if vectors is not None:
+        # A sensor off all roads, from which no walk leads on, has one twelve times as long as others in the published file
+        # for METR-LA: everybody would look at it alone.
+        size = np.sqrt((vectors.astype(np.float64) ** 2).mean(axis=1, keepdims=True))
+        vectors = (vectors / np.maximum(size, 1e-12)).astype(np.float32)
     arrays: dict[str, np.ndarray] = {split: tables[split].values for split in SPLITS}
     for name, array in (arrays | ({} if vectors is None else {"vectors": vectors})).items():
         with replacing(cache / f"{name}.npy") as path, open(path, "wb") as file:
