@@ -165,7 +165,7 @@ def _evaluate_labels(classifier: Classifier, wanted: Wanted, warn: Callable[[str
     if report.dropped:
         warn(report.summary())
     numbers = {name: number for number, name in enumerate(classifier.labels)}
-    expected = [number_of(each.label, numbers) for each in kept]
+    expected = [number_of(each.label, numbers, each.origin) for each in kept]
     started = time.perf_counter()
     is_pairs = len(layout.columns) == 2
     found = classifier.classify([each.text for each in kept], [each.second for each in kept] if is_pairs else None)

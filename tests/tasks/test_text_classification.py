@@ -14,6 +14,8 @@ from tests.tiny import number_pairs, train_tiny, write_recipe, zhuyi
 
 from zhuyi import load
 from zhuyi.config import parse_config
+from zhuyi.data.corpus import Corpus
+from zhuyi.data.splitting import hash_key, split_off
 from zhuyi.errors import InputError
 from zhuyi.evaluation import Wanted, evaluate_run
 from zhuyi.nn import kernels
@@ -137,13 +139,27 @@ def test_labels_are_ordered_as_people_do() -> None:
 
 
 def test_a_label_that_training_has_not_is_refused(labelled_file: Path, tmp_path: Path, classifier: Classifier) -> None:
-    (tmp_path / "valid.tsv").write_text("de\teins zwei\n", encoding="utf-8")
+    (tmp_path / "valid.tsv").write_text("en\tone.\nde\teins zwei\n", encoding="utf-8")
     config = parse_config(values(labelled_file, {"valid": [str(tmp_path / "valid.tsv")]}), "test")
-    with pytest.raises(InputError, match=r"the label 'de' is none of the model's \(en, zh\)"):
+    with pytest.raises(InputError, match=r"valid\.tsv, line 2: the label 'de' is none of the model's \(en, zh\)"):
         train_tiny(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
-    with pytest.raises(InputError, match="the label 'de'"):
+    with pytest.raises(InputError, match=r"valid\.tsv, line 2: the label 'de'"):
         evaluate_run(classifier, Wanted([str(tmp_path / "valid.tsv")]))
+
+
+def test_the_only_text_of_a_label_may_be_held_out(tmp_path: Path) -> None:
+    def held_out(rare: str) -> bool:
+        keys = np.array([hash_key(f"{text} ") for text in [*TEXTS, rare]], np.uint64)
+        return bool(split_off(keys, keys, 8, 1)[-1])
+
+    rare = next(text for _, text in number_pairs(60, digits=(7,), seed=9) if held_out(text))
+    path = tmp_path / "labelled.tsv"
+    path.write_text("".join(f"{label}\t{text}\n" for label, text in [*LABELLED, ("rare", rare)]), encoding="utf-8")
+    config = parse_config(values(path, {}, max_steps=1, seed=1), "test")
+    train_tiny(config, tmp_path / "run")
+    assert "rare" not in set(Corpus.open(tmp_path / "run" / "cache" / "train-text.arrow").texts("label"))
+    assert load(tmp_path / "run").labels == ("en", "rare", "zh")
 
 
 def test_pairs_of_texts_are_told_apart_by_their_segments(tmp_path: Path) -> None:

@@ -84,11 +84,18 @@ def in_characters(text: str, simplified: bool) -> str:
 
 
 def prepare_texts(
-    config: EncoderDataConfig, folder: Path, seed: int, announce: Announce, *, begun: bool
+    config: EncoderDataConfig,
+    folder: Path,
+    seed: int,
+    announce: Announce,
+    *,
+    begun: bool,
+    check: Callable[[Sequence[LabelledText], Sequence[LabelledText]], None] = lambda train, valid: None,
 ) -> tuple[dict[str, Corpus], str]:
     """The texts of both splits, read once, and a note of what they were made from.
 
     Args:   begun: training has begun on what is there: it is used whatever has become of the files since.
+            check: refuses what is wrong with the texts of `train` and `valid`, which still know their lines.
     Raises: InputError: no file, no text in it, or too few to hold some out.
     """
     cache = folder / "cache"
@@ -100,7 +107,7 @@ def prepare_texts(
     made = [cache / name for split in SPLITS for name in (f"{split}-text.arrow", f"{split}.arrow")]
     forget_unless(cache / "read-from.json", origin, [cache / "cleaning.json", *made])
     if not (cache / "cleaning.json").exists():
-        _read(config, cache, seed, announce)
+        _read(config, cache, seed, announce, check)
     return {split: Corpus.open(cache / f"{split}-text.arrow") for split in SPLITS}, origin
 
 
@@ -144,16 +151,24 @@ def _chunks(texts: Corpus) -> Iterator[list[tuple[str, str, str]]]:
         yield chunk
 
 
-def _read(config: EncoderDataConfig, cache: Path, seed: int, announce: Announce) -> None:
+def _read(
+    config: EncoderDataConfig,
+    cache: Path,
+    seed: int,
+    announce: Announce,
+    check: Callable[[Sequence[LabelledText], Sequence[LabelledText]], None],
+) -> None:
     """Write the texts of both splits, then the report, whose presence says that both are there."""
     report = CleaningReport(things="texts")
     everything = list(read_simplified(config.train, config.layout, config.simplify, report))
     announce(report.summary())
+    held_out: list[LabelledText] = []
     if config.valid:
         valid_report = CleaningReport(things="texts")
         held_out = list(read_simplified(config.valid, config.layout, config.simplify, valid_report))
         announce(f"validation: {valid_report.summary()}")
-    else:
+    check(everything, held_out)
+    if not config.valid:
         keys = np.fromiter((hash_key(f"{each.text} {each.second}") for each in everything), np.uint64, len(everything))
         chosen = split_off(keys, keys, config.valid_size, seed)
         if not chosen.any():

@@ -1,7 +1,8 @@
 """Text classification: the loss of labelled texts, their scores, and labels as every user of a model gets them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from zhuyi.data import batches as batching
 from zhuyi.data.corpus import Corpus
 from zhuyi.data.encoder_rows import EncoderRow, encode_rows, encoder_vocab_size, to_tensors
-from zhuyi.data.labelled_texts import Form, Header, Layout
+from zhuyi.data.labelled_texts import Form, Header, LabelledText, Layout
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
 from zhuyi.errors import InputError
 from zhuyi.metrics.classification_scores import classification_scores
@@ -162,8 +163,20 @@ class TextClassificationTask:
         begun: bool = False,
     ) -> "TextClassificationTask":
         """Make or open the run's tokenizer and data; only open them where training has `begun` on them."""
-        texts, origin = prepare_texts(config, folder, seed, announce, begun=begun)
-        config = replace(config, labels=config.labels or find_labels(texts["train"].texts("label")))
+
+        def check(train: Sequence[LabelledText], valid: Sequence[LabelledText]) -> None:
+            names = config.labels or find_labels(each.label for each in train)
+            numbers = {name: number for number, name in enumerate(names)}
+            for each in chain(train, valid):
+                number_of(each.label, numbers, each.origin)
+
+        texts, origin = prepare_texts(config, folder, seed, announce, begun=begun, check=check)
+        # What is held out of the training texts may have all that there are of a rare label.
+        parts = ("train",) if config.valid else ("train", "valid")
+        config = replace(
+            config,
+            labels=config.labels or find_labels(label for part in parts for label in texts[part].texts("label")),
+        )
         announce(f"{len(config.labels)} labels: {', '.join(config.labels[:10])}{', ...' * (len(config.labels) > 10)}")
         tokenizer = prepare_tokenizer(config.tokenizer, folder, origin, texts["train"], announce)
         numbers = {name: number for number, name in enumerate(config.labels)}
@@ -263,7 +276,7 @@ def label_probabilities(model: ClassifyingModel, rows: Sequence[EncoderRow], bat
     return np.stack([found[i] for i in range(len(rows))])
 
 
-def find_labels(labels: Iterator[str], things: str = "texts", most: int = MOST_LABELS) -> tuple[str, ...]:
+def find_labels(labels: Iterable[str], things: str = "texts", most: int = MOST_LABELS) -> tuple[str, ...]:
     """The different labels, numbers by their size and others by their letters.
 
     Args:   things: what is labelled, in the plural.
@@ -283,13 +296,16 @@ def find_labels(labels: Iterator[str], things: str = "texts", most: int = MOST_L
     return tuple(sorted(names, key=lambda name: (0, int(name), name) if _is_number(name) else (1, 0, name)))
 
 
-def number_of(label: str, numbers: Mapping[str, int]) -> int:
+def number_of(label: str, numbers: Mapping[str, int], origin: tuple[str, int] | None = None) -> int:
     """The number of a label.
 
+    Args:   origin: the file and line that it is from.
     Raises: InputError: the model has none of that name.
     """
     if label not in numbers:
-        raise InputError(f"the label '{label[:30]}' is none of the model's ({', '.join(list(numbers)[:10])})")
+        where = f"{origin[0]}, line {origin[1]}: " if origin else ""
+        known = ", ".join(list(numbers)[:10]) + ", ..." * (len(numbers) > 10)
+        raise InputError(f"{where}the label '{label[:30]}' is none of the model's ({known})")
     return numbers[label]
 
 

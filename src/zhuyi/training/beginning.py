@@ -34,8 +34,9 @@ def take_weights(model: nn.Module, other: RunFolder, folder: RunFolder, labels: 
                 f"train.init = {other.path}: its {path.name} is not this run's; the pieces must be the same"
             )
     own, found = named_weights(model), other.read_weights()
-    if hasattr(model, "fitted"):  # it knows how to take weights that were made for inputs of another size
-        found = model.fitted(found)
+    fitted = getattr(model, "fitted", None)
+    if fitted is not None:  # it knows how to take weights that were made for inputs of another size
+        found = fitted(found)
     heads = tuple(f"{name}." for name in getattr(model, "HEADS", ()))
     if labels:
         found = _of_labels(model, found, getattr(other.read_config().data, "labels", ()), labels)
