@@ -338,7 +338,7 @@ def _read(config: SensorDataConfig, cache: Path, seed: int, announce: Announce) 
         announce(f"{len(edges.weights):,} edges; node2vec makes {config.vector_width} numbers a sensor of them")
         vectors = node2vec(edges, len(train.sensors), config.vector_width, seed)
     if vectors is not None:
-        # A sensor off all roads, from which no walk leads on, has one twelve times as long as the others in the published
+        # A sensor off all roads, from which no walk leads on, has one twelve times as long as others in the published
         # file for METR-LA, and would outweigh them in every product.
         size = np.sqrt((vectors.astype(np.float64) ** 2).mean(axis=1, keepdims=True))
         vectors = (vectors / np.maximum(size, 1e-12)).astype(np.float32)

@@ -17,6 +17,7 @@ PANELS = {
     "learning rate": ("learning_rate",),
     "tokens a second": ("tokens_per_second",),
 }
+ERRORS = "mean absolute error"
 LABELS = {"train_loss": "training", "valid_loss": "validation"}
 COLOURS = ("#8fb4de", "#1f4e8c")
 COLUMNS = 2
@@ -47,6 +48,8 @@ def _panels(metrics: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]
     known = {"step", "minutes", *(key for keys in PANELS.values() for key in keys)}
     scores = {key: (key,) for row in metrics for key in row if key not in known}
     (loss, *others) = PANELS.items()
+    if any("mae" in row for row in metrics):  # a forecast's loss is no likelihood
+        loss = (ERRORS, loss[1])
     panels = {}
     for title, keys in [loss, *scores.items(), *others]:
         curves = {key: curve for key in keys if (curve := _curve(metrics, key))[0]}
