@@ -226,3 +226,57 @@ def t5_folder(
         transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
         (folder / "spiece.model").unlink()
     return model
+
+
+def whisper_folder(
+    folder: Path, *, languages: Sequence[str] = ("en", "de", "yue"), talkative: bool = False, **options: Any
+) -> Any:
+    """A Whisper of random weights in a folder as published, features' config included; returns transformers' model.
+
+    Args:   languages: of a multilingual model; none: it has no sign for one.
+            talkative: writes different texts of different sounds.
+    """
+    transformers = pytest.importorskip("transformers", reason="needs the extra peers")
+    transformers.utils.logging.disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    text = write_byte_level(folder) - 1
+    signs = whisper_signs(languages)
+    written = {name: text + i for i, name in enumerate(signs[: signs.index("<|0.00|>")])}
+    (folder / "added_tokens.json").write_text(json.dumps(written), encoding="utf-8")
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    (folder / "vocab.json").write_text(json.dumps({p: i for p, i in vocab.items() if i < text}), encoding="utf-8")
+    ids = {name: text + i for i, name in enumerate(signs)}
+    values: dict[str, Any] = {
+        "vocab_size": text + len(signs), "d_model": 28, "encoder_layers": 2, "decoder_layers": 3,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 37, "decoder_ffn_dim": 37,
+        "max_source_positions": 100, "max_target_positions": 61, "decoder_start_token_id": ids["<|startoftranscript|>"],
+        "begin_suppress_tokens": None,
+    }  # fmt: skip
+    values |= dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id"), ids["<|endoftext|>"])
+    torch.manual_seed(3)
+    model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**(values | options))).eval()
+    randomize(model, 1.0, {"embed_tokens": 2.0, "encoder_attn.": 3.0, "conv": 3.0} if talkative else {})
+    if talkative:
+        torch.nn.init.normal_(model.model.decoder.embed_positions.weight, std=2.0)
+    generation = model.generation_config
+    generation.is_multilingual = bool(languages)
+    generation.no_timestamps_token_id = ids["<|notimestamps|>"]
+    generation.max_initial_timestamp_index = 25
+    generation.suppress_tokens = [5, 7, *(i for name, i in ids.items() if name != "<|endoftext|>" and "." not in name)]
+    generation.begin_suppress_tokens = [9, ids["<|endoftext|>"]]
+    generation.return_timestamps = False
+    if languages:
+        generation.lang_to_id = {f"<|{code}|>": ids[f"<|{code}|>"] for code in languages}
+        generation.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    model.save_pretrained(folder)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=2)
+    if model.config.max_source_positions == 100:
+        extractor.save_pretrained(folder)
+    return model
+
+
+def whisper_signs(languages: Sequence[str]) -> list[str]:
+    """The signs of a vocabulary in their order, with times up to two seconds."""
+    before, after = ["<|endoftext|>", "<|startoftranscript|>"], ["<|translate|>", "<|transcribe|>", "<|startoflm|>"]
+    after += ["<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+    return [*before, *(f"<|{code}|>" for code in languages), *after, *(f"<|{0.02 * i:.2f}|>" for i in range(101))]

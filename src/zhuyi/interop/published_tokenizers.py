@@ -44,7 +44,7 @@ FILES = (
 )
 SPEECH_FILES = (*FILES, "added_tokens.json", "normalizer.json", "preprocessor_config.json", "generation_config.json")
 SIGN = re.compile(r"<\|.*\|>")
-MULTILINGUAL_VOCABULARY = 51865
+MULTILINGUAL_VOCABULARY = 51865  # and more; the authors' code tells the kinds apart by this
 # The languages of the authors' multilingual models in the order of their signs; the last is of large-v3 alone.
 LANGUAGES = (  # noqa: SIM905
     "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la mi ml "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zhuyi.data.audio import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from zhuyi.data.speech_signs import SECONDS_A_STEP, SpeechSigns
+from zhuyi.data.speech_signs import AFTER_LANGUAGES, BEFORE_LANGUAGES, NUM_TIMES, SECONDS_A_STEP, SpeechSigns
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.errors import InputError
 from zhuyi.interop.published_folder import (
@@ -20,7 +20,7 @@ from zhuyi.interop.published_folder import (
     Keys,
     PublishedFolder,
 )
-from zhuyi.interop.published_tokenizers import SPEECH_FILES, speech_tokenizer
+from zhuyi.interop.published_tokenizers import LANGUAGES, MULTILINGUAL_VOCABULARY, SPEECH_FILES, speech_tokenizer
 from zhuyi.models.whisper import POSITIONS, WhisperConfig, from_published, sines_then_cosines
 from zhuyi.tasks.transcription import TranscriptionConfig
 
@@ -82,7 +82,6 @@ PREPROCESSING = Keys(
     irrelevant="feature_extractor_type processor_class padding_side padding_value return_attention_mask mel_filters",
     only={"dither": (0.0,)},
 )
-MULTILINGUAL_VOCABULARY = 51865  # and more; the authors' code tells the kinds apart by this
 
 
 def read_whisper(folder: "PublishedFolder | OpenAICheckpoint") -> Imported:
@@ -236,8 +235,9 @@ class OpenAICheckpoint:
         self._weights: dict[str, Tensor] = found["model_state_dict"]
         if dims["n_audio_state"] != dims["n_text_state"]:
             raise InputError(f"{file}: n_audio_state and n_text_state differ; zhuyi's Whisper has one width for both")
-        is_english = dims["n_vocab"] < MULTILINGUAL_VOCABULARY
-        end = 50256 if is_english else 50257
+        # Behind the pieces of text, in every published vocabulary, come the signs; the last has one language more.
+        languages = len(LANGUAGES) - (dims["n_vocab"] <= MULTILINGUAL_VOCABULARY)
+        end = dims["n_vocab"] - NUM_TIMES - len(AFTER_LANGUAGES) - languages - len(BEFORE_LANGUAGES)
         self.config = {
             "model_type": "whisper",
             "vocab_size": dims["n_vocab"],
@@ -262,8 +262,8 @@ class OpenAICheckpoint:
 
     def generation(self) -> dict[str, Any]:
         """What the authors' code does: no text begins with a space or its end, nor with a time beyond a second."""
-        end = self.config["eos_token_id"]
-        return {"begin_suppress_tokens": [220, end], "max_initial_timestamp_index": 50}
+        end, space = self.config["eos_token_id"], 220
+        return {"begin_suppress_tokens": [space, end], "max_initial_timestamp_index": 50}
 
     def weights(self) -> dict[str, Tensor]:
         """Under Hugging Face's names, as float32."""
