@@ -97,7 +97,10 @@ def test_what_is_said_of_a_language_model(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     path = own_run(tmp_path / "run", "gpt")
     values = json.loads((path / "config.json").read_text())
-    values["data"]["tokenizer"] = {"kind": "byte-bpe", "vocab_size": 300, "verbatim": True}
+    values["data"] |= {
+        "documents": "line",
+        "tokenizer": {"kind": "byte-bpe", "vocab_size": 300, "verbatim": True},
+    }
     decode = {"temperature": 0.0, "repetition_penalty": 1.3, "no_repeat_ngram": 3, "max_new_tokens": 9}
     (path / "config.json").write_text(json.dumps(values | {"decode": decode}))
     checked(export(path, "hf", tmp_path / "hf"))
