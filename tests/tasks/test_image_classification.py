@@ -314,7 +314,7 @@ def test_a_body_is_gone_on_with_at_another_size(run: Path, photos: Path, tmp_pat
 def test_a_run_learns_other_labels(run: Path, photos: Path, tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "photos")
     (folder / "blue").rename(folder / "azure")
-    config = choose(tmp_path / "run", str(run), "translation", train=[str(folder)])  # the task is the run's
+    config = choose(tmp_path / "run", str(run), "", train=[str(folder)])  # the task is the run's
     assert config.task == "image-classification" and config.model.d_model == 14 and config.train.init == str(run)
     assert config.data.image_size == 8 and config.data.mean == RunFolder(run).read_config().data.mean
     train_tiny(replace(config, train=replace(config.train, max_steps=1)), tmp_path / "run")
