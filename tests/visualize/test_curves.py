@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zhuyi.errors import InputError
-from zhuyi.visualize.curves import draw_curves
+from zhuyi.visualize.curves import ERRORS, _panels, draw_curves
 
 Read = Callable[[Path], np.ndarray]
 
@@ -68,6 +68,12 @@ def test_whatever_stands_in_the_rows(metrics: list[dict[str, Any]], tmp_path: Pa
 def test_nothing_to_draw_draws_nothing(metrics: list[dict[str, Any]], tmp_path: Path) -> None:
     draw_curves(metrics, tmp_path / "curves.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forecasts_loss_is_an_error() -> None:
+    rows = [{"step": 1, "train_loss": 2.5, "valid_loss": 3.0, "mae": 3.0}]
+    assert next(iter(_panels(rows))) == ERRORS
+    assert ERRORS not in _panels([{"step": 1, "train_loss": 2.5}])
 
 
 def test_without_the_extra_nothing_is_written(missing_package: str, tmp_path: Path) -> None:
