@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhuyi.nn.attention import attend
-from zhuyi.nn.masks import additive, causal_mask, padding_mask
+from zhuyi.nn.masks import LONGEST_KEPT, additive, causal_bias, causal_mask, padding_mask
 
 
 @given(st.integers(0, 12))
@@ -52,3 +52,16 @@ def test_true_is_what_attention_may_attend() -> None:
         assert weights is not None
         assert mask is not None
         assert torch.equal(weights > 0, mask.expand_as(weights))
+
+
+@pytest.mark.parametrize("length", [1, 7, LONGEST_KEPT, LONGEST_KEPT + 1])
+def test_a_causal_bias_serves_training_whoever_asked_first(length: int) -> None:
+    device = torch.device("cpu")
+    with torch.inference_mode():
+        first = causal_bias(length, torch.float32, device)
+    assert torch.equal(first, additive(causal_mask(length), torch.float32))
+    assert (causal_bias(length, torch.float32, device) is first) == (length <= LONGEST_KEPT)
+    logits = torch.zeros(length, length, requires_grad=True)
+    (logits * 1).add_(first).softmax(-1).square().sum().backward()
+    assert logits.grad is not None
+    assert causal_bias(length, torch.bfloat16, device).dtype is torch.bfloat16

@@ -11,7 +11,7 @@ from zhuyi.nn.dropout import dropout as drop
 from zhuyi.nn.kernels.program import Recorded
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
-from zhuyi.nn.masks import additive, causal_mask
+from zhuyi.nn.masks import additive, causal_bias, causal_mask
 
 # On a CPU the fused kernel's backward pass costs several times the plain formula's while the (T, S) logits of
 # a head still fit its caches; beyond this many logits a head it wins, and it never holds the T x S matrix.
@@ -80,7 +80,7 @@ def _attend_plain(
     if mask is not None:
         logits = logits.add_(additive(mask, logits.dtype))
     if causal:
-        logits = logits.add_(additive(causal_mask(q.shape[-2], q.device), logits.dtype))
+        logits = logits.add_(causal_bias(q.shape[-2], logits.dtype, q.device))
     weights = torch.softmax(logits, dim=-1)
     return drop(weights, dropout) @ v, weights  # (..., T, e)
 

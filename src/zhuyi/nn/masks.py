@@ -1,7 +1,11 @@
 """Masks. One rule in the whole package: boolean, and True means "may attend" (or "a real token")."""
 
+import functools
+
 import torch
 from torch import Tensor
+
+LONGEST_KEPT = 256
 
 
 def padding_mask(real: Tensor | None) -> Tensor | None:
@@ -26,3 +30,16 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     Not minus infinity, whose softmax over a whole row is not a number.
     """
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`additive(causal_mask(length))`; short ones are made once, and not to be written to: each layer asks for one."""
+    return _kept_causal_bias(length, dtype, device) if length <= LONGEST_KEPT else _causal_bias(length, dtype, device)
+
+
+def _causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # whoever asks first, it serves training too
+        return additive(causal_mask(length, device), dtype)
+
+
+_kept_causal_bias = functools.lru_cache(maxsize=8)(_causal_bias)
