@@ -200,7 +200,7 @@ def speech_probe(ours: Transcriber, folder: Any) -> Comparison:
     tgt, _ = some_ids(config.vocab_size, 2)
     theirs = model(input_features=features, decoder_input_ids=tgt, use_cache=False).logits
     difference = checked_difference(ours.model(features, tgt), theirs)
-    tokenizer = their_tokenizer(folder) if isinstance(folder, PublishedFolder) else None
+    tokenizer: Any = their_tokenizer(folder) if isinstance(folder, PublishedFolder) else None
     for text in TEXTS if tokenizer is not None else ():
         ids = tokenizer(text, add_special_tokens=False).input_ids
         if ids != ours.tokenizer.encode(text)[:-1]:
