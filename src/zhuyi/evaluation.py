@@ -196,7 +196,7 @@ def _evaluate_pictures(classifier: PictureClassifier, wanted: Wanted, warn: Call
     started = time.perf_counter()
     stream = read_pictures(pictures, data.shape, report)
     while chunk := list(islice(stream, PICTURES_A_CHUNK)):
-        labelled = [number_of(pictures[row].label, numbers) for row, _ in chunk]
+        labelled = [number_of(pictures[row].label, numbers, (pictures[row].name, 0)) for row, _ in chunk]
         probs = picture_probabilities(classifier.model, np.stack([pixels for _, pixels in chunk]), data)
         expected += labelled
         probabilities += probs[np.arange(len(chunk)), labelled].tolist()

@@ -156,6 +156,16 @@ def test_a_size_that_patches_do_not_divide_is_refused(photos: Path, tmp_path: Pa
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+def test_a_label_that_training_has_not_is_refused(photos: Path, classifier: PictureClassifier, tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "photos", 2)
+    (folder / "blue").rename(folder / "azure")
+    message = r"azure/0\.png: the label 'azure' is none of the model's \(blue, red\)"
+    with pytest.raises(InputError, match=message):
+        evaluate_run(classifier, Wanted([str(folder)]))
+    with pytest.raises(InputError, match=message):
+        train_tiny(config_of(photos, {"valid": [str(folder)]}), tmp_path / "run")
+
+
 def test_the_loss_is_torchs(classifier: PictureClassifier) -> None:
     task = object.__new__(ImageClassificationTask)
     images, labels = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 1, 0, 1])

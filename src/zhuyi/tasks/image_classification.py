@@ -146,7 +146,8 @@ class PictureBatches:
     ) -> None:
         self.pictures, self.config = pictures, config
         numbers = {name: number for number, name in enumerate(config.labels)}
-        self._labels = np.array([number_of(label, numbers) for label in pictures.labels], np.int64)
+        named = zip(pictures.labels, pictures.names, strict=True)
+        self._labels = np.array([number_of(label, numbers, (name, 0)) for label, name in named], np.int64)
         self._lengths = np.ones(len(pictures), np.int32)
         self._augmentation = config.augmentation if augment else Augmentation()
         self._moves = augment and (config.augmentation.reframes or config.crop_share < 1)

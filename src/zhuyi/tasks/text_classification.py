@@ -299,11 +299,11 @@ def find_labels(labels: Iterable[str], things: str = "texts", most: int = MOST_L
 def number_of(label: str, numbers: Mapping[str, int], origin: tuple[str, int] | None = None) -> int:
     """The number of a label.
 
-    Args:   origin: the file and line that it is from.
+    Args:   origin: the file and line that it is from; line 0 is the whole file.
     Raises: InputError: the model has none of that name.
     """
     if label not in numbers:
-        where = f"{origin[0]}, line {origin[1]}: " if origin else ""
+        where = f"{origin[0]}, line {origin[1]}: " if origin and origin[1] else f"{origin[0]}: " if origin else ""
         known = ", ".join(list(numbers)[:10]) + ", ..." * (len(numbers) > 10)
         raise InputError(f"{where}the label '{label[:30]}' is none of the model's ({known})")
     return numbers[label]
