@@ -58,8 +58,10 @@ def cut_into_stretches(samples: np.ndarray, window_seconds: float, pauses: Pause
         start, stop = first * FRAME, min(len(samples), last * FRAME)
         if start - end >= SAMPLE_RATE_HZ:
             found.append(Stretch(end, start, "silence"))
+        steady = False
         for part in _fitting(levels, first, stop, window_seconds):
-            steady = _is_steady(samples[part.start : part.end], pauses.steady_db)
+            if part.end - part.start >= STEADY_SECONDS * SAMPLE_RATE_HZ:  # a shorter rest is as what it is the rest of
+                steady = _is_steady(samples[part.start : part.end], pauses.steady_db)
             found.append(Stretch(part.start, part.end, "steady", part.overlap) if steady else part)
         end = stop
     if len(samples) - end >= SAMPLE_RATE_HZ or (len(samples) and not found):
@@ -140,8 +142,6 @@ def _fitting(levels: np.ndarray, first: int, stop: int, window_seconds: float) -
 
 def _is_steady(samples: np.ndarray, steady_db: float) -> bool:
     """Whether the level hardly swings, by frames of 40 ms, with what hums below the voice taken off."""
-    if len(samples) < STEADY_SECONDS * SAMPLE_RATE_HZ:
-        return False
     inner = samples[round(MARGIN_SECONDS * SAMPLE_RATE_HZ) : -round(MARGIN_SECONDS * SAMPLE_RATE_HZ)]
     levels = _levels(inner[1:] - 0.97 * inner[:-1], 2 * FRAME)[:-1]
     low, high = np.percentile(levels, [10, 90])

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +20,14 @@ from zhuyi.data.normalization import contains_han
 from zhuyi.data.origins import forget_unless, origin_of
 from zhuyi.data.pairs import TOO_LONG, CleaningReport
 from zhuyi.data.recordings import Names, files_of, read_recordings
-from zhuyi.data.speech_examples import AugmentConfig, draws_for, mask_features, no_speech_example, speech_example
+from zhuyi.data.speech_examples import (
+    AugmentConfig,
+    draws_for,
+    join_texts,
+    mask_features,
+    no_speech_example,
+    speech_example,
+)
 from zhuyi.data.speech_signs import SpeechSigns
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
 from zhuyi.errors import InputError
@@ -276,7 +283,7 @@ def prepare_speech_data(
         raise InputError("no training data: set data.train or give --train FILE")
     note = cache / "read-from.json"
     kept = {"test", "test_names", "augment", "language", "num_mel_bins"}
-    made_from = [{key: value for key, value in asdict(config).items() if key not in kept}, seed]
+    made_from = [{key: value for key, value in asdict(config).items() if key not in kept}, seed, config.augment.joined]
     sources = dict.fromkeys((*config.files("train"), *config.files("valid")))
     files = [] if begun and note.exists() else files_of(list(sources), config.columns)
     origin = origin_of(made_from, files, note, begun)
@@ -285,13 +292,20 @@ def prepare_speech_data(
     if not (cache / "cleaning.json").exists():
         _read(config, cache, seed, announce)
     corpora = {split: Corpus.open(cache / f"{split}.arrow") for split in SPLITS}
-    tokenizer = find_tokenizer(config.tokenizer, folder, origin, lambda: corpora["train"].texts("text"), announce)
+    tokenizer = find_tokenizer(config.tokenizer, folder, origin, lambda: _to_cut(corpora["train"], config), announce)
     rows = {split: _writable(corpora[split], tokenizer, config) for split in SPLITS}
     for split in SPLITS:
         if left_out := len(corpora[split]) - len(rows[split]):
             announce(f"{split}: {left_out:,} texts are longer than max_len = {config.max_len} tokens; left out")
     train, valid = (Sounds(corpora[split], cache / "recordings.pcm", rows[split]) for split in SPLITS)
     return SpeechData(tokenizer, train, valid)
+
+
+def _to_cut(corpus: Corpus, config: SpeechDataConfig) -> Iterator[str]:
+    """What a tokenizer is trained on: the texts, and where they are joined, what stands between them."""
+    yield from corpus.texts("text")
+    if config.augment.joined > 1:
+        yield join_texts(list(dict.fromkeys(corpus.texts("text")))[:1000])
 
 
 def _writable(corpus: Corpus, tokenizer: Tokenizer, config: SpeechDataConfig) -> np.ndarray:
