@@ -312,6 +312,22 @@ def test_a_recipe_is_made_from_the_tables_counts(
         automatic.AUTOMATIC["forecasting"](automatic.Given({**files, "train": [str(tmp_path / "bare.csv")]}))
 
 
+def test_a_run_learns_on_from_a_later_table(run: Path, tmp_path: Path) -> None:
+    later = write_table(tmp_path / "later.csv", measurements() + 3, datetime(2024, 2, 1))
+    files = {"train": [str(later)], "valid": [], "test": []}
+    config = start.choose_config(
+        None, RunFolder(tmp_path / "on"), False, ["train.max_steps=1"], None, ("", ""), files, None, print,
+        init=str(run),
+    )  # fmt: skip
+    begun = RunFolder(run).read_config()
+    assert config.data == replace(begun.data, train=(str(later),))
+    assert config.train.batch_tokens == begun.train.batch_tokens
+    train_tiny(config, tmp_path / "on")
+    model = RunFolder(tmp_path / "on").read_config().model
+    assert model.mean > begun.model.mean + 1
+    assert replace(model, mean=0.0, std=0.0) == begun.model.body()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
