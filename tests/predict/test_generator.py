@@ -244,6 +244,12 @@ def test_commands_of_other_runs_are_refused(run: Path, zhuyi_here: Here) -> None
     assert status == 2 and "min_p is 3" in err
 
 
+def test_attention(run: Path, tmp_path: Path, zhuyi_here: Here) -> None:
+    status, flushed, err = zhuyi_here("attention", run, "你好", "--out", tmp_path / "map.html")
+    assert (status, "".join(flushed)) == (0, f"{tmp_path / 'map.html'}\n"), err
+    assert '"place": "decoder"' in (tmp_path / "map.html").read_text(encoding="utf-8")
+
+
 def test_evaluate(run: Path, tmp_path: Path, zhuyi_here: Here) -> None:
     (tmp_path / "test.txt").write_text("What is it?\n" * 9, encoding="utf-8")
     status, flushed, _ = zhuyi_here("evaluate", run, "--test", tmp_path / "test.txt", "--json")

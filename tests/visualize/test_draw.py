@@ -14,6 +14,7 @@ from zhuyi.models.gpt import Gpt, GptConfig
 from zhuyi.models.transformer import Transformer, TransformerConfig
 from zhuyi.predict import Classifier, Generator, Translator, WordFiller
 from zhuyi.predict.text_encoder import TextEncoder
+from zhuyi.tasks import TASKS
 from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_classification import LabelledDataConfig
 from zhuyi.tasks.text_data import TextDataConfig
@@ -116,6 +117,8 @@ def test_an_encoder_looks_at_all_of_the_text(tokenizer: Tokenizer, tmp_path: Pat
     assert pair.source_tokens == ("<s>", "看", "见", "</s>", "猫", "</s>")
     filler = WordFiller(TextEncoder(run.model, tokenizer, 9), run.config)
     assert filler.attention("看[MASK]猫").source_tokens == ("<s>", "看", "[MASK]", "猫", "</s>")
+    for task in ("language-modelling", "masked-language-modelling", "text-classification"):
+        assert "attention" in TASKS[task].commands
 
 
 def test_what_a_model_of_one_stack_cannot_show(generator: Generator, tokenizer: Tokenizer, tmp_path: Path) -> None:
