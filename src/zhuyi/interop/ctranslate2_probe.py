@@ -52,7 +52,7 @@ def check_translator(ours: Translator, folder: Path) -> Comparison:
     count = min(NEW_TOKENS, model.max_len - 1)
     rows = [ours.source_tokenizer.encode(text)[-model.max_len :] for text in TEXTS]
     texts = write_freely(ours, rows, Greedy(), count)
-    never = sorted(never_written(signs, config.decode.forbidden))
+    never = sorted(never_written(signs, ours.decode_config().forbidden))
     written = theirs.translate_batch(
         _pieces(rows, source),
         beam_size=1,
