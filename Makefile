@@ -10,6 +10,7 @@ ARGS ?=
 venv := .venv/bin
 torch := $(shell sed -n 's/^torch==//p' constraints.txt)
 joeynmt := 2.3.0
+faster_whisper := 1.2.1
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -30,7 +31,7 @@ check: .venv/installed
 	@$(venv)/ruff format --check
 	@$(venv)/mypy
 
-bench: .venv/peers .venv/joeynmt/installed
+bench: .venv/peers .venv/joeynmt/installed .venv/faster-whisper/installed
 	@for script in benchmarks/*.py; do echo "$$script"; $(venv)/python "$$script" $(ARGS) || exit 1; done
 
 # The documents are Markdown, read where they lie; what can be wrong with them is tested.
@@ -79,6 +80,14 @@ docs: .venv/installed
 	@echo "installing the peers of constraints.txt"
 	@$(venv)/pip install --quiet --constraint constraints.txt --editable '.[all,dev,peers]' >.venv/install.log 2>&1 \
 	    || { grep -i error .venv/install.log >&2; echo "The whole log is in .venv/install.log" >&2; exit 1; }
+	@touch $@
+
+# The peer of benchmarks/transcription.py, which wants no torch.
+.venv/faster-whisper/installed: .venv/installed
+	@echo "installing faster-whisper $(faster_whisper) into .venv/faster-whisper"
+	@$(venv)/python -m venv .venv/faster-whisper
+	@.venv/faster-whisper/bin/pip install --quiet "faster-whisper==$(faster_whisper)" >.venv/faster-whisper.log 2>&1 \
+	    || { grep -i error .venv/faster-whisper.log >&2; echo "The whole log is in .venv/faster-whisper.log" >&2; exit 1; }
 	@touch $@
 
 # A peer of benchmarks/training.py whose pins clash with ours. It imports importlib_metadata without declaring it.
