@@ -500,7 +500,10 @@ def attention(
 @app.command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="A model folder of Hugging Face form, or a name on its hub.")
+        str,
+        typer.Argument(
+            metavar="FOLDER", help="A model folder of Hugging Face form, a name on its hub, or a Whisper's .pt file."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The run's folder; a new one.")],
 ) -> None:
