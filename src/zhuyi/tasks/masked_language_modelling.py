@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zhuyi.data import batches as batching
@@ -15,9 +16,9 @@ from zhuyi.data.encoder_rows import encoder_row, encoder_vocab_size, mask_id, to
 from zhuyi.data.labelled_texts import Form, Header, Layout
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
 from zhuyi.data.whole_words import chinese_segmenter, word_numbers
-from zhuyi.models.bert import MaskedWordHead
 from zhuyi.errors import InputError
-from zhuyi.nn.loss import projected_cross_entropy
+from zhuyi.models.bert import MaskedWordHead
+from zhuyi.nn.loss import ROW_MULTIPLE, projected_cross_entropy
 from zhuyi.tasks.encoder_data import (
     Announce,
     check_encoder_data,
@@ -236,7 +237,9 @@ class MaskedLanguageModellingTask:
         """The summed loss to minimise, the summed negative log-likelihood, and how many tokens they are of."""
         head = model.masked_word_head
         assert head is not None
-        states = head.states(model(batch.ids, batch.mask, batch.segments)[batch.chosen])  # (chosen, D)
+        chosen = model(batch.ids, batch.mask, batch.segments)[batch.chosen]  # (chosen, D)
+        filled = F.pad(chosen, (0, 0, 0, -len(chosen) % ROW_MULTIPLE))
+        states = head.states(filled)[: len(chosen)]
         weight = head.output_projection.weight
         loss, nll = projected_cross_entropy(states, weight, batch.expected, bias=head.bias, smoothing=smoothing)
         return loss, nll, states.shape[0]
@@ -302,6 +305,6 @@ def masked_word_scores(model: MaskedWordModel, batches: MaskedBatches) -> dict[s
         total -= float(log_probs.gather(1, batch.expected[:, None]).sum(dtype=torch.float64))
         right += int((log_probs.argmax(dim=-1) == batch.expected).sum())
         count += len(batch.expected)
-    return {"valid_loss": total / count, "accuracy": right / count}
     if not count:
         raise InputError("there is not one token in the texts to evaluate on, so none can be taken away; give others")
+    return {"valid_loss": total / count, "accuracy": right / count}
