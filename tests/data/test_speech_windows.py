@@ -44,6 +44,13 @@ def test_steady_sounds_are_no_speech(kind: str) -> None:
     assert not any(each.quiet for each in cut_into_stretches(speech(60.0), 4.0, Pauses()))
 
 
+def test_a_word_in_a_long_noise_is_speech() -> None:
+    noise = (0.01 * np.random.default_rng(0).standard_normal(4 * RATE)).astype(np.float32)
+    assert [each.quiet for each in cut_into_stretches(noise, 4.0, Pauses())] == ["steady"]
+    noise[2 * RATE : 2 * RATE + 4800] += speech(0.3)  # less than a tenth of it
+    assert [each.quiet for each in cut_into_stretches(noise, 4.0, Pauses())] == [""]
+
+
 def test_a_pause_is_where_it_is_cut() -> None:
     sound = np.concatenate([speech(2.0), silence(0.4), speech(2.0, 1), silence(2.0), speech(1.0, 2)])
     found = cut_into_stretches(sound, 3.0, Pauses())

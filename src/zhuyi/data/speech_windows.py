@@ -141,8 +141,13 @@ def _fitting(levels: np.ndarray, first: int, stop: int, window_seconds: float) -
 
 
 def _is_steady(samples: np.ndarray, steady_db: float) -> bool:
-    """Whether the level hardly swings, by frames of 40 ms, with what hums below the voice taken off."""
+    """Whether the level hardly swings, by frames of 40 ms, with what hums below the voice taken off.
+
+    A word in a long noise is few of its frames: what is loudest for a fifth of a second counts, however short.
+    """
     inner = samples[round(MARGIN_SECONDS * SAMPLE_RATE_HZ) : -round(MARGIN_SECONDS * SAMPLE_RATE_HZ)]
     levels = _levels(inner[1:] - 0.97 * inner[:-1], 2 * FRAME)[:-1]
     low, high = np.percentile(levels, [10, 90])
-    return bool(high - low < steady_db)
+    width = SMOOTHING_FRAMES // 2
+    loudest = np.convolve(levels, np.ones(width) / width, "valid").max()
+    return bool(max(high, loudest) - low < steady_db)
