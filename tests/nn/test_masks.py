@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from zhuyi.nn.attention import attend
 from zhuyi.nn.masks import LONGEST_KEPT, additive, causal_bias, causal_mask, padding_mask
@@ -65,3 +66,11 @@ def test_a_causal_bias_serves_training_whoever_asked_first(length: int) -> None:
     (logits * 1).add_(first).softmax(-1).square().sum().backward()
     assert logits.grad is not None
     assert causal_bias(length, torch.bfloat16, device).dtype is torch.bfloat16
+
+
+def test_what_follows_shapes_alone_leaves_nothing_behind() -> None:
+    with FakeTensorMode():
+        assert causal_bias(9, torch.float32, torch.device("cpu")).shape == (9, 9)
+    assert type(causal_bias(9, torch.float32, torch.device("cpu"))) is torch.Tensor
+    with FakeTensorMode():
+        assert type(causal_bias(9, torch.float32, torch.device("cpu"))) is not torch.Tensor

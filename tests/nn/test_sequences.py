@@ -112,17 +112,34 @@ def test_pictures_and_what_cannot_be_recorded_are_left_to_the_layers(precision: 
         assert list(maps.weights) == ["0.self", "1.self", "2.self"]
 
 
+def test_parameters_may_be_given_other_memory() -> None:
+    layers = make_layers()
+    x = torch.randn(2, 6, D)
+    before = sequences.run_layers(layers, layers, x, None)
+    layers.double().float()  # the same numbers elsewhere
+    holes = [torch.full((D,), 1e9) for _ in range(50)]  # in the place of the old ones
+    assert torch.equal(sequences.run_layers(layers, layers, x, None), before)
+    del holes
+    doubled = {
+        name: 2 * value for name, value in layers.named_parameters() if name.startswith("2.feed_forward_residual")
+    }
+    layers.load_state_dict({**layers.state_dict(), **doubled}, assign=True)
+    torch.testing.assert_close(sequences.run_layers(layers, layers, x, None), 2 * before)
+
+
 def test_any_number_of_threads_gives_the_same() -> None:
     """In processes of their own: some of torch's libraries keep the first number that they are told."""
     code = """
-import sys, torch
+import hashlib, sys, torch
 sys.path.insert(0, sys.argv[1])
 from test_sequences import make_layers, masks_of, sequences
 with torch.inference_mode():
     torch.manual_seed(7)
     layers = make_layers()
-    found = sequences.run_layers(layers, layers, torch.randn(90, 17, 40), masks_of("right", 90, 17))
-print(found.double().sum().item().hex(), found.double().square().sum().item().hex())
+    many = sequences.run_layers(layers, layers, torch.randn(90, 17, 40), masks_of("right", 90, 17))
+    one = sequences.run_layers(layers, layers, torch.randn(1, 250, 40), None)
+    found = torch.cat([many.flatten(), one.flatten()])
+print(hashlib.sha256(found.numpy().tobytes()).hexdigest())
 """
     outputs = {
         subprocess.run(

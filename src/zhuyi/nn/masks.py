@@ -4,6 +4,7 @@ import functools
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 LONGEST_KEPT = 256
 
@@ -34,7 +35,10 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`additive(causal_mask(length))`; short ones are made once, and not to be written to: each layer asks for one."""
-    return _kept_causal_bias(length, dtype, device) if length <= LONGEST_KEPT else _causal_bias(length, dtype, device)
+    # While a graph is made or shapes alone are followed, lengths and tensors are not what they seem.
+    is_plain = type(length) is int and not (torch.compiler.is_compiling() or is_in_torch_dispatch_mode())
+    make = _kept_causal_bias if is_plain and length <= LONGEST_KEPT else _causal_bias
+    return make(length, dtype, device)
 
 
 def _causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:

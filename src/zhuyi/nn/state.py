@@ -453,7 +453,7 @@ class _Real:
 
 def _real(mask: Tensor | None, memory: Tensor) -> _Real:
     groups, columns = memory.shape[2], memory.shape[4]
-    if mask is None:
+    if mask is None or not columns:
         return _Real(memory.new_zeros(groups, columns), [columns] * groups, False)
     counts, ends = mask.sum(1), (mask * torch.arange(1, columns + 1, device=mask.device)).amax(1)
     return _Real(additive(mask, memory.dtype), ends.tolist(), bool((counts < ends).any()))

@@ -41,7 +41,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "log_normalizers": _P + 2 * _L + _P,
     "largest": _P + 3 * _L + 2 * _P,
     "run_program": _P + _L + _P + 2 * (Layers,) + _P,
-    "run_sequences": 2 * _P + _L + 2 * _P,
+    "run_sequences": 2 * _P + 2 * _L + 2 * _P,
 }
 _CAN_FAIL = ("int8_linear", "run_program", "run_sequences")  # where there is no memory
 

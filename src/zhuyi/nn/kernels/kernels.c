@@ -827,9 +827,9 @@ int run_program(const struct program *program, long rows, float *x, struct layer
     return run(program, rows, x, past, memory, (struct sequences){0, 0}, out);
 }
 
-/* Whole sequences. No row needs one of another sequence: where there are rows enough, each thread does all operations with
-   a few sequences at a time, whose values stay in its core's cache, and the threads never wait for each other. */
-int run_sequences(const struct program *program, const int64_t *starts, long count, float *x, float *out)
+/* Whole sequences. No row needs one of another sequence: where there are enough for all threads, each does all operations
+   with a few sequences at a time, whose values stay in its core's cache, and they never wait for each other. */
+int run_sequences(const struct program *program, const int64_t *starts, long count, long threads, float *x, float *out)
 {
     const struct layers none = {0};
     const long rows = starts[count];
@@ -842,6 +842,10 @@ int run_sequences(const struct program *program, const int64_t *starts, long cou
         if (i == 0 || starts[i + 1] - starts[firsts[num_chunks - 1]] > ROWS_AT_ONCE)
             firsts[num_chunks++] = i;
     firsts[num_chunks] = count;
+    if (num_chunks < threads) {
+        free(firsts);
+        return run(program, rows, x, none, none, (struct sequences){count, starts}, out);
+    }
     int is_done = 1;
 #pragma omp parallel for schedule(dynamic, 1) reduction(&& : is_done)
     for (long c = 0; c < num_chunks; c++) {

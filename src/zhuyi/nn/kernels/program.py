@@ -163,7 +163,9 @@ class Program:
 
     def __init__(self, operations: Sequence[Operation], width: int) -> None:
         kept, widths = _with_values_reused(_fused(_needed(operations)), width)
-        self._kept = kept  # whose tensors are pointed at
+        # What is pointed at: a parameter may be given other memory, and the old would be let go.
+        self._kept = [[x.detach() for x in (each.scale, each.shift) if x is not None] for each in kept]
+        self._weights = [each.weights for each in kept]
         self._operations = (_Operation * len(kept))(*map(_as_structure, kept))
         self._widths = (LONG * len(widths))(*widths)
         most_filled = max((each.weights.filled_in for each in kept if each.weights is not None), default=0)
@@ -189,7 +191,8 @@ class Program:
         """
         x = x.contiguous()
         out = x.new_empty(x.shape[0], self._out)
-        checked(library.run_sequences(self._address, starts.data_ptr(), len(starts) - 1, x.data_ptr(), out.data_ptr()))
+        count, threads = len(starts) - 1, torch.get_num_threads()
+        checked(library.run_sequences(self._address, starts.data_ptr(), count, threads, x.data_ptr(), out.data_ptr()))
         return out
 
 
