@@ -152,8 +152,13 @@ def test_a_run_has_what_follows_from_the_data(run: Path, table_file: Path) -> No
     assert rows[-1]["valid_loss"] == rows[-1]["mae"] < 8.0  # a mean for all sensors and times is 6.4 off
 
 
-def test_going_on_is_as_if_never_stopped(table_file: Path, run: Path, tmp_path: Path) -> None:
-    half = values_for(table_file, max_steps=12)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_going_on_is_as_if_never_stopped(batch_norm: bool, table_file: Path, run: Path, tmp_path: Path) -> None:
+    half, whole = values_for(table_file, max_steps=12), values_for(table_file)
+    if batch_norm:
+        half["model"]["batch_norm"] = whole["model"]["batch_norm"] = True
+        run = tmp_path / "whole"
+        train_tiny(parse_config(whole, "test"), run)
     train_tiny(parse_config(half, "test"), tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     config = folder.read_config()

@@ -382,6 +382,8 @@ class _Training:
         """Forward and backward over the most expensive batch, so that memory runs out now or never."""
         rows = self.batches.largest()
         batch = self.batches.load(rows).to(self.processes.device)
+        # A life must not leave a trace in what batch normalisation keeps, or a resumed run is another one.
+        kept = [(buffer, buffer.clone()) for buffer in self.own_loss.buffers()]
         try:
             loss, _, _ = self.own_loss(batch)
             loss.backward()
@@ -393,6 +395,8 @@ class _Training:
                 f"lower train.batch_tokens (now {self.settings.batch_tokens})"
             ) from None
         self.optimizer.zero_grad()
+        for buffer, before in kept:
+            buffer.copy_(before)
         self.log.say(
             f"The largest batch, {len(rows)} rows and {batch.num_tokens:,} tokens, fits: "
             f"{peak_memory_gib(self.processes.device):.1f} GiB of memory at its peak."
