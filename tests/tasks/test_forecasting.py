@@ -225,6 +225,27 @@ def test_scores_are_those_of_the_forecasts(forecaster: Forecaster, table_file: P
     assert whole["windows"] > 4 * scores["windows"]
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("options", [{}, {"embedding": "given", "batch_norm": True}])
+def test_packed_weights_forecast_nearly_the_same(
+    options: dict[str, Any], precision: str, run: Path, table_file: Path, tmp_path: Path
+) -> None:
+    if options:
+        vectors = np.random.default_rng(1).normal(size=(SENSORS, 6))
+        rows = [" ".join([f"s{n}", *(f"{x:.4f}" for x in row)]) for n, row in enumerate(vectors)]
+        (tmp_path / "vectors.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        values = values_for(table_file, {"vectors": str(tmp_path / "vectors.txt")}, max_steps=2)
+        values["model"] |= options
+        run = tmp_path / "run"
+        train_tiny(parse_config(values, "test"), run)
+    wide, packed = load(run), load(run, precision)
+    expected = wide.forecast(table_file).values
+    # Of a wave 10 high.
+    np.testing.assert_allclose(packed.forecast(table_file).values, expected, atol=0.5)
+    assert evaluate_run(packed, Wanted())["mae"] == pytest.approx(evaluate_run(wide, Wanted())["mae"], abs=0.2)
+    assert packed.attention(table_file).spatial[0].shape == (2, SENSORS, SENSORS)
+
+
 def test_a_forecast_is_a_table_of_the_form_that_is_read(
     forecaster: Forecaster, table_file: Path, tmp_path: Path
 ) -> None:

@@ -112,6 +112,11 @@ class Gman(nn.Module):
         self.decoder_blocks = nn.ModuleList(Block(c) for _ in range(c.num_layers))
         self.output = TwoLayers(c.d_model, 1, c, dropout=c.output_dropout)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are: affine maps may be packed, and hold no parameters then."""
+        return self.embedding.table.device
+
     def forward(self, history: Tensor, times: Tensor, maps: Maps | None = None) -> Tensor:
         """The forecast, in the unit of the history.
 
@@ -119,7 +124,7 @@ class Gman(nn.Module):
                and the slot of the day; returns (B, Q, N). Any P and Q.
         """
         c = self.config
-        steps, dtype = history.shape[1], self.input.last.weight.dtype
+        steps, dtype = history.shape[1], self.embedding.table.dtype
         measured = ~history.isnan()
         mask = None if c.gaps == "value" or bool(measured.all()) else measured
         filled = torch.where(measured, history, c.mean if c.gaps == "mask" else 0.0)

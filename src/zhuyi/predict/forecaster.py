@@ -174,7 +174,7 @@ class Forecaster:
 
     def _inputs(self, table: SensorTable, row: int) -> tuple[Tensor, Tensor]:
         """Shape: (1, P, N) and (1, P + Q, 2)."""
-        data, device = self._data, next(self.model.parameters()).device
+        data, device = self._data, self.model.device
         steps = np.arange(row - data.history_steps, row + data.forecast_steps)
         history = torch.from_numpy(np.array(table.values[steps[: data.history_steps]], np.float32))
         minutes = table.start + table.step_minutes * steps

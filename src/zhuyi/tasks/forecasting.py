@@ -27,7 +27,8 @@ class ForecastingModel(Protocol):
     """What forecasting asks of a model."""
 
     def __call__(self, history: Tensor, times: Tensor) -> Tensor: ...
-    def parameters(self) -> Any: ...
+    @property
+    def device(self) -> torch.device: ...
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ class ForecastingTask:
         """A sensor's history, its forecast and what came, of some validation windows, the same each time."""
         windows = self._windows["valid"]
         rows = np.array([len(windows) * i // count for i in range(count)])
-        batch = windows.load(rows).to(next(model.parameters()).device)
+        batch = windows.load(rows).to(model.device)
         forecast = model(batch.history, batch.times)
         found = []
         for i, row in enumerate(rows):
@@ -283,10 +284,9 @@ def slots_a_day(config: SensorDataConfig, step_minutes: int) -> int:
 @torch.inference_mode()
 def forecast_errors(model: ForecastingModel, windows: Windows) -> ForecastErrors:
     """The errors of all windows' forecasts."""
-    device = next(model.parameters()).device
     errors = ForecastErrors(windows.forecast_steps)
     for rows in windows.order(0, shuffle=False):
-        batch = windows.load(rows).to(device)
+        batch = windows.load(rows).to(model.device)
         forecast = model(batch.history, batch.times)
         errors.add(forecast.float().cpu().numpy(), batch.target.cpu().numpy())
     return errors
