@@ -15,6 +15,7 @@ from zhuyi.decoding import Beam
 from zhuyi.errors import InputError
 from zhuyi.interop import ctranslate2_specs, export, import_run
 from zhuyi.interop.probe import continue_freely, write_freely
+from zhuyi.tasks.translation import never_written
 
 pytestmark = pytest.mark.peers
 
@@ -96,12 +97,12 @@ def test_beams_write_the_same(variant: str, library: Any, tmp_path: Path) -> Non
         rows = [run.source_tokenizer.encode(text) for text in texts]
         opened = library.Translator(str(tmp_path / "out"), inter_threads=1, intra_threads=1)
         signs = run.target_tokenizer.signs
-        never = [[pieces[i]] for i in sorted({signs.pad, signs.bos, signs.unk} - {signs.eos})]
+        never = [[pieces[i]] for i in sorted(never_written(signs, run.decode_config().forbidden))]
         found = opened.translate_batch(
             [[pieces[i] for i in row] for row in rows],
             max_decoding_length=9,
             min_decoding_length=0,
-            suppress_sequences=never if run.config.decode.forbidden is None else None,
+            suppress_sequences=never or None,
             **options,
         )
         ids = {piece: i for i, piece in enumerate(pieces)}
