@@ -148,9 +148,23 @@ def test_bad_pictures_say_what_is_wrong(tmp_path: Path) -> None:
         with pytest.raises(BadPicture, match=rf"{name}: {reason}.*; leave it out") as caught:
             open_picture(path, path)
         assert "\n" not in str(caught.value) and caught.value.reason.startswith(reason)
-    with pytest.raises(InputError, match=r"cannot read .*nowhere\.png: No such file"):
+    with pytest.raises(InputError, match=r"nowhere\.png: cannot be opened \(No such file.*check the path"):
         open_picture(str(tmp_path / "nowhere.png"), str(tmp_path / "nowhere.png"))
     assert look(str(tmp_path / "cut.jpg"), "cut.jpg") == ((200, 200), 3)  # its first bytes are good
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), SyntaxError("broken"), MemoryError()])
+def test_whatever_a_reader_raises_is_the_pictures_fault(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    path = str(save(tmp_path / "a.png"))
+    monkeypatch.setattr(Image, "open", fail)
+    for read in (look, open_picture):
+        with pytest.raises(BadPicture, match=r"a\.png: cut short or damaged"):
+            read(path, path)
 
 
 def test_pictures_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

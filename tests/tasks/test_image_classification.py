@@ -1,6 +1,7 @@
 """Labelled pictures: data, loss, scores, exact resume, a run that labels, and one that begins with another's body."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -128,13 +129,17 @@ def test_bad_pictures_are_left_out_counted_and_named(tmp_path: Path) -> None:
     (folder / "red" / "text.png").write_text("not a picture", encoding="utf-8")
     (folder / "red" / "cut.png").write_bytes((folder / "red" / "0.png").read_bytes()[:90])
     Image.new("L", (1, 1)).save(folder / "blue" / "dot.png")
+    (folder / "blue" / "link.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(folder / "red" / "pipe.png")
     _, log = train_tiny(config_of(folder, max_steps=1), tmp_path / "run")
     said = "\n".join(log.said)
-    assert "30 of 33 pictures kept" in said
+    assert "30 of 35 pictures kept" in said
+    assert "2 left out: cannot be opened (" in said and "link.png" in said and "pipe.png" in said
     for name, reason in (("text", "not a picture"), ("cut", "cut short or damaged"), ("dot", "too small")):
         assert f"1 left out: {reason} (" in said and f"{name}.png" in said
     report = json.loads((tmp_path / "run" / "cache" / "cleaning.json").read_text(encoding="utf-8"))
-    assert report["dropped"] == {"not a picture": 1, "cut short or damaged": 1, "too small": 1}
+    reasons = {"not a picture": 1, "cut short or damaged": 1, "too small": 1, "cannot be opened": 2}
+    assert report["dropped"] == reasons
 
 
 def test_pictures_of_many_sizes_want_one(photos: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from zhuyi.data.pairs import DAMAGED, NO_PICTURE, TOO_LARGE, TOO_SMALL, CleaningReport
+from zhuyi.data.pairs import DAMAGED, NO_PICTURE, TOO_LARGE, TOO_SMALL, UNOPENED, CleaningReport
 from zhuyi.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 class BadPicture(InputError):
     """A picture that cannot be read; `reason` is one of the report's."""
 
-    def __init__(self, name: str, reason: str, found: str) -> None:
-        super().__init__(f"{name}: {reason} ({found}); leave it out, or save it again as a JPEG or PNG")
+    def __init__(
+        self, name: str, reason: str, found: str, advice: str = "leave it out, or save it again as a JPEG or PNG"
+    ) -> None:
+        super().__init__(f"{name}: {reason} ({found}); {advice}")
         self.reason = reason
 
 
@@ -88,14 +90,14 @@ def list_pictures(sources: Sequence[str], labels: Sequence[str], report: Cleanin
 
 
 def files_of(sources: Sequence[str]) -> list[str]:
-    """The files that sources stand for: of a folder all below it.
+    """The files that sources stand for: of a folder all below it that can be opened.
 
     Raises: InputError: there is no such folder or file.
     """
     found = []
     for source in sources:
         if Path(source).is_dir():
-            found += list(_walk(source))
+            found += [path for path in _walk(source) if _can_open(path)]
         else:
             found.append(source)
     return found
@@ -104,6 +106,11 @@ def files_of(sources: Sequence[str]) -> list[str]:
 def pictures_below(folder: str) -> list[str]:
     """All files below a folder whose names end as pictures' do, in the order of their names."""
     return [path for path in _walk(folder) if path.lower().endswith(ENDINGS)]
+
+
+def _can_open(path: str) -> bool:
+    """Whether it is a file and may be read: a link may lead nowhere, or to a pipe, at which reading waits for ever."""
+    return os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -118,8 +125,11 @@ def _in_folder(folder: Path, report: CleaningReport) -> Iterator[Picture]:
         raise InputError(f"{folder}: no folder inside; expected one a class, such as {folder / 'cat' / 'a.jpg'}")
     for label in classes:
         for path in _walk(str(folder / label)):
-            if path.lower().endswith(ENDINGS):
+            if path.lower().endswith(ENDINGS) and _can_open(path):
                 yield Picture(path, label, path)
+            elif path.lower().endswith(ENDINGS):
+                report.total += 1
+                report.drop(UNOPENED, (path, 0))
             elif os.path.basename(path).lower() not in ("thumbs.db", "desktop.ini"):
                 report.total += 1
                 report.drop(NO_PICTURE, (path, 0))
@@ -205,8 +215,7 @@ def pillow() -> Any:
 def open_picture(source: "str | np.ndarray | Image", name: str) -> "Image":
     """A picture as it is to be seen, in grey (mode L) or in colours (RGB), what is transparent over white.
 
-    Raises: BadPicture: the file is no picture, is damaged, or is of a size that cannot be.
-            InputError: there is no such file.
+    Raises: BadPicture: there is no such file, or it is no picture, is damaged, or is of a size that cannot be.
     """
     library = pillow()
     if isinstance(source, np.ndarray):
@@ -221,7 +230,7 @@ def open_picture(source: "str | np.ndarray | Image", name: str) -> "Image":
     except library.UnidentifiedImageError:
         raise BadPicture(name, NO_PICTURE, f"none of {', '.join(FORMATS)}") from None
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"cannot read {name}: {error.strerror}; check the path") from None
+        raise BadPicture(name, UNOPENED, error.strerror or "no such file", "check the path") from None
     except library.DecompressionBombError as error:
         raise BadPicture(name, TOO_LARGE, " ".join(str(error).split())) from None
     except BadPicture:
@@ -250,8 +259,8 @@ def look(source: "str | np.ndarray", name: str) -> tuple[tuple[int, int], int]:
         raise BadPicture(name, TOO_LARGE, " ".join(str(error).split())) from None
     except BadPicture:
         raise
-    except OSError as error:
-        raise BadPicture(name, DAMAGED, " ".join(str(error).split())) from None
+    except Exception as error:
+        raise BadPicture(name, DAMAGED, " ".join(str(error).split()) or type(error).__name__) from None
 
 
 def to_pixels(image: "Image", shape: Shape) -> np.ndarray:

@@ -25,6 +25,7 @@ ELSEWHERE = "in validation or test data"
 UNREADABLE_SOUND, NO_TEXT = "not readable as sound", "no text for it"
 NO_PICTURE, DAMAGED = "not a picture", "cut short or damaged"
 TOO_SMALL, TOO_LARGE = "too small", "too large"
+UNOPENED = "cannot be opened"
 REASONS = (
     BAD_UTF8,
     WRONG_ENCODING,
@@ -43,6 +44,7 @@ REASONS = (
     DAMAGED,
     TOO_SMALL,
     TOO_LARGE,
+    UNOPENED,
 )
 
 _MAX_EXAMPLES = 20
