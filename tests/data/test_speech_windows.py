@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zhuyi.data.speech_windows import Pauses, Stretch, cut_into_stretches, join_overlapping
+from zhuyi.data.speech_windows import Pauses, Stretch, cut_at_seam, cut_into_stretches
 
 RATE = 16000
 
@@ -88,15 +88,18 @@ def test_where_there_is_no_pause_stretches_overlap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "joined"),
+    ("before", "after", "left", "right"),
     [
-        ("one two three four five", "four five six", "one two three four five six"),
-        ("one two three fo", "three four five", "one two three four five"),  # the cut word is the second's
-        ("One, two, Three", "three four", "One, two, Three four"),
-        ("一二三四", "三四五", "一二三四五"),
-        ("one", "two", "one two"),
-        ("", "two", "two"),
+        ("one two three four five", "four five six", "one two three four five", "six"),
+        ("one two three fo", "three four five", "one two three", "four five"),  # the cut word is the second's
+        ("One, two, Three", "three four", "One, two, Three", "four"),
+        ("one two three.", "Three, four", "one two three.", "four"),
+        ("一二三四", "三四五", "一二三四", "五"),
+        ("one", "two", "one", "two"),
+        ("a b c d the e f g h", "t u v w x the z", "a b c d the e f g", "u v w x the z"),  # a word that comes anywhere
+        ("一二三四五六七八九十", "甲乙丙丁戊己庚辛壬癸", "一二三四五六七八", "丙丁戊己庚辛壬癸"),
+        ("", "two", "", "two"),
     ],
 )
-def test_texts_that_overlap_are_joined_by_what_they_share(before: str, after: str, joined: str) -> None:
-    assert join_overlapping(before, after, 0.4) == joined
+def test_texts_that_overlap_are_cut_behind_what_they_share(before: str, after: str, left: str, right: str) -> None:
+    assert cut_at_seam(before, after, 0.2) == (left, right)

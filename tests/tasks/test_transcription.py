@@ -1,5 +1,6 @@
 """Windows, search, guards and seams, by a model that hears what a script says."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,10 +9,18 @@ import pytest
 import torch
 from tests.data.test_speech_windows import silence, speech
 
-from zhuyi.data.speech_windows import Pauses
+from zhuyi.data.speech_windows import Pauses, Stretch
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from zhuyi.errors import InputError
-from zhuyi.tasks.transcription import Manner, Passage, TranscriptionConfig, compression, transcribe
+from zhuyi.tasks.transcription import (
+    Manner,
+    Passage,
+    Segment,
+    TranscriptionConfig,
+    _at_seam_by_times,
+    compression,
+    transcribe,
+)
 
 WORDS = ("one", "two", "three", "four", "five")
 RATE = 16000
@@ -148,6 +157,44 @@ def test_stretches_without_a_pause_are_joined_by_their_words(tokenizer: Tokenize
     model = Scripted(tokenizer, [("one two three", 20.0), ("three four", 20.0)])
     (found,) = run(model, tokenizer, [sound], config)
     assert found.text == "one two three four" and found.segments[-1].flags == ("joined",)
+
+
+def without_pauses(seconds: float) -> np.ndarray:
+    """Noise whose level swings too fast for a pause."""
+    level = 1 + 0.5 * np.sin(2 * np.pi * 40 * np.arange(int(seconds * RATE)) / RATE)
+    return (0.1 * level * np.random.default_rng(0).standard_normal(len(level))).astype(np.float32)
+
+
+def test_a_seam_knows_the_last_stretch_alone(tokenizer: Tokenizer, monkeypatch: Any) -> None:
+    monkeypatch.setattr("zhuyi.tasks.transcription.num_lanes", lambda device: 1)
+    config = TranscriptionConfig(beam=1, temperatures=(0.0,), pauses=Pauses(steady_db=0.0))
+    texts = ["one two three four five", "five four three two one", "one two five four three", "three one two four five"]
+    sound = np.concatenate([speech(0.5), silence(1.5), without_pauses(6.6)])  # an earlier one, and four that overlap
+    model = Scripted(tokenizer, [(text, 20.0) for text in ["one", *texts]])
+    (found,) = run(model, tokenizer, [sound], config)
+    expected = ["one", texts[0], *[text.partition(" ")[2] for text in texts[1:]]]
+    assert [segment.text for segment in found.segments] == expected
+    ends = [segment.end for segment in found.segments[1:-1]]
+    assert ends == [segment.start for segment in found.segments[2:]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ("0-24 a;24.6-30 lost words", "24-29.8 lost words;30-50 b", "0-24 a;24-29.8 lost words;30-50 b"),
+        ("0-20 a;20-29 b", "24-28.9 b;29.1-50 c", "0-20 a;20-29 b;29.1-50 c"),
+        ("0-20 a;20-30 k l m n", "24-25 l;25-35 l m n o p", "0-20 a;20-27.5 k l m n;27.5-35 o p"),  # across the cut
+        ("25-30 a", "25-30 a;30-31 b", "25-30 a;30-31 b"),
+        ("0-23 a", "31-50 b", "0-23 a;31-50 b"),
+    ],
+)
+def test_at_a_seam_with_times_nothing_is_lost(before: str, after: str, found: str) -> None:
+    def segments(text: str) -> list[Segment]:
+        parts = (part.replace("-", " ", 1).split(" ", 2) for part in text.split(";"))
+        return [Segment(float(start), float(end), words) for start, end, words in parts]
+
+    left, right = _at_seam_by_times(segments(before), segments(after), Stretch(24 * RATE, 54 * RATE, "", 6 * RATE))
+    assert [replace(each, flags=()) for each in left + right] == segments(found)
 
 
 def test_what_a_model_has_no_sign_for_is_refused(tokenizer: Tokenizer) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -69,20 +69,38 @@ def cut_into_stretches(samples: np.ndarray, window_seconds: float, pauses: Pause
     return found
 
 
-def join_overlapping(before: str, after: str, share: float) -> str:
-    """Two texts of which the second begins with about what the first ends with.
+def cut_at_seam(before: str, after: str, share: float) -> tuple[str, str]:
+    """Two texts of which the second begins with about what the first ends with: each without what the other keeps.
 
-    Args:   share: of the second's sound, so much is the first's too.
+    They are cut behind what both have where it is to be expected, else in the middle of what overlaps.
+
+    Args:   share: of the sound of both, one behind the other, so much is in both.
     """
     left, right = _units(before), _units(after)
-    reach = 2 + int(1.5 * share * max(len(left), len(right)))
-    tail, head = left[-reach:], right[:reach]
-    first, second = ([unit.strip().casefold() for unit in part] for part in (tail, head))
-    block = SequenceMatcher(None, first, second, autojunk=False).find_longest_match()
-    if not block.size:
-        return " ".join(filter(None, (before, after)))
-    kept = len(left) - len(tail) + block.a + block.size
-    return "".join([*left[:kept], *right[block.b + block.size :]]).strip()
+    expected = share * (len(left) + len(right))
+    found = _shared_run([_bare(unit) for unit in left], [_bare(unit) for unit in right], expected)
+    kept, begun = found or (len(left) - int(expected / 2), int(expected / 2))
+    return "".join(left[:kept]).strip(), "".join(right[begun:]).strip()
+
+
+def _shared_run(left: list[str], right: list[str], expected: float) -> tuple[int, int] | None:
+    """Where in both the longest run ends that lies about as an overlap of the expected length would have it."""
+    reach = 1 + int(1.5 * expected + 0.5)
+    found = (0, 0.0, 0, 0)
+    for i in range(max(0, len(left) - reach), len(left)):
+        for k in range(min(reach, len(right))):
+            off = abs(len(left) - i + k - expected)
+            if off <= 1 + expected / 2:
+                pairs = zip(left[i:], right[k:], strict=False)
+                size = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+                found = max(found, (size, -off, i + size, k + size))
+    # One word that both have says little where more are to be expected.
+    return found[2:] if found[0] >= (2 if expected >= 3 else 1) else None
+
+
+def _bare(unit: str) -> str:
+    """A word without what is written around it, to compare."""
+    return "".join(filter(str.isalnum, unit)).casefold() or unit.strip()
 
 
 def _units(text: str) -> list[str]:

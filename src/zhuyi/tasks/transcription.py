@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zhuyi.data.audio import SAMPLE_RATE_HZ, log_mel, windowed
 from zhuyi.data.speech_examples import join_texts
 from zhuyi.data.speech_signs import SpeechSigns, SpeechTask
-from zhuyi.data.speech_windows import Pauses, Stretch, cut_into_stretches, join_overlapping
+from zhuyi.data.speech_windows import Pauses, Stretch, cut_at_seam, cut_into_stretches
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import (
     Beam,
@@ -32,6 +32,7 @@ from zhuyi.decoding import (
 from zhuyi.tasks.times import SuppressFirst, TimeRules, read_times
 
 TOGETHER = 64  # stretches that are decoded before the first of them is handed out
+TIME_TOLERANCE = 0.3  # seconds by which the times of a word differ between two windows
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Segment:
             temperature: at which it was found.
             flags: why a guard stepped in: `repetition` (a loop was ended, or words come again and again), `length` (it
             was cut), `temperature` (what the search found at first was not believed), `uncertain` (nothing was, and
-            this was the best), `joined` (no pause was found, and two texts were put together by what they share).
+            this was the best), `joined` (no pause was found, and what the one before has too was left out).
     """
 
     start: float
@@ -352,6 +353,7 @@ class Listener:
     ) -> Transcription:
         """Put a recording together again: texts in their places, and what has none."""
         segments: list[Segment] = []
+        last: list[Segment] = []  # of the stretch before
         nothing: list[Passage] = []
         for stretch, heard in found:
             start, end = stretch.start / SAMPLE_RATE_HZ, stretch.end / SAMPLE_RATE_HZ
@@ -359,8 +361,12 @@ class Listener:
                 nothing.append(Passage(start, end, stretch.quiet or "no_speech"))
                 continue
             new = self._segments(start, end, heard)
-            segments = _joined(segments, new, stretch) if stretch.overlap else segments + new
-        return Transcription(samples / SAMPLE_RATE_HZ, tuple(segments), language, tuple(_merged(nothing)))
+            if stretch.overlap:
+                last, new = (_at_seam_by_times if self.manner.times else _at_seam)(last, new, stretch)
+            if new:
+                segments += last
+                last = new
+        return Transcription(samples / SAMPLE_RATE_HZ, (*segments, *last), language, tuple(_merged(nothing)))
 
     def _segments(self, start: float, end: float, heard: Heard) -> list[Segment]:
         """By the times within the text, where it has any; else one."""
@@ -390,20 +396,33 @@ def compression(text: str) -> float:
     return len(data) / len(zlib.compress(data)) if data else 0.0
 
 
-def _joined(before: list[Segment], after: list[Segment], stretch: Stretch) -> list[Segment]:
-    """Segments of two stretches that overlap: by their times, where there are several, else by their words."""
-    if not before or not after or before[-1].end <= stretch.start / SAMPLE_RATE_HZ:
-        return before + after
+def _at_seam_by_times(
+    before: list[Segment], after: list[Segment], stretch: Stretch
+) -> tuple[list[Segment], list[Segment]]:
+    """Segments of two stretches that overlap: of the second what begins behind the last that is kept of the first.
+
+    One time cuts both; a segment that lies across it is cut off by the words.
+    """
     middle = (stretch.start + stretch.overlap / 2) / SAMPLE_RATE_HZ
-    if len(before) + len(after) > 2:
-        kept = [each for each in before if (each.start + each.end) / 2 < middle]
-        return kept + [each for each in after if (each.start + each.end) / 2 >= middle]
+    kept = [each for each in before if (each.start + each.end) / 2 < middle]
+    cut = kept[-1].end if kept else 0.0
+    behind = [each for each in after if each.end > cut + TIME_TOLERANCE]
+    if behind and behind[0].start < cut - TIME_TOLERANCE:
+        return _at_seam(kept, behind, stretch)
+    return kept, behind
+
+
+def _at_seam(before: list[Segment], after: list[Segment], stretch: Stretch) -> tuple[list[Segment], list[Segment]]:
+    """Segments of two stretches that overlap, of which the last and the first are cut off by their words."""
+    if not before or not after or before[-1].end <= stretch.start / SAMPLE_RATE_HZ:
+        return before, after
     first, second = before[-1], after[0]
-    text = join_overlapping(first.text, second.text, stretch.overlap / (stretch.end - stretch.start))
-    flags = tuple(dict.fromkeys((*first.flags, *second.flags, "joined")))
-    worst = min(first.log_prob, second.log_prob)
-    one = replace(second, start=first.start, text=text, log_prob=worst, flags=flags)
-    return [*before[:-1], one, *after[1:]]
+    overlap = first.end - second.start
+    middle = second.start + overlap / 2
+    left, right = cut_at_seam(first.text, second.text, overlap / (first.end - first.start + second.end - second.start))
+    first = replace(first, end=middle if right else second.end, text=left)
+    second = replace(second, start=middle if left else first.start, text=right, flags=(*second.flags, "joined"))
+    return [*before[:-1], *([first] if left else [])], [*([second] if right else []), *after[1:]]
 
 
 def _merged(passages: Sequence[Passage]) -> Iterator[Passage]:
