@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from tests.tiny import train_tiny, write_recipe, zhuyi
 
 from zhuyi import load
-from zhuyi.config import parse_config
+from zhuyi.config import RunConfig, parse_config
 from zhuyi.data.road_graph import read_edges
 from zhuyi.data.traffic import SensorTable, read_table, show, to_minutes
 from zhuyi.errors import InputError
@@ -231,10 +232,7 @@ def test_packed_weights_forecast_nearly_the_same(
     options: dict[str, Any], precision: str, run: Path, table_file: Path, tmp_path: Path
 ) -> None:
     if options:
-        vectors = np.random.default_rng(1).normal(size=(SENSORS, 6))
-        rows = [" ".join([f"s{n}", *(f"{x:.4f}" for x in row)]) for n, row in enumerate(vectors)]
-        (tmp_path / "vectors.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        values = values_for(table_file, {"vectors": str(tmp_path / "vectors.txt")}, max_steps=2)
+        values = values_for(table_file, {"vectors": str(write_vectors(tmp_path / "vectors.txt"))}, max_steps=2)
         values["model"] |= options
         run = tmp_path / "run"
         train_tiny(parse_config(values, "test"), run)
@@ -352,6 +350,54 @@ def test_a_run_learns_on_from_a_later_table(run: Path, tmp_path: Path) -> None:
     model = RunFolder(tmp_path / "on").read_config().model
     assert model.mean > begun.model.mean + 1
     assert replace(model, mean=0.0, std=0.0) == begun.model.body()
+
+
+def write_vectors(path: Path) -> Path:
+    vectors = np.random.default_rng(1).normal(size=(SENSORS, 6))
+    rows = [" ".join([f"s{n}", *(f"{x:.4f}" for x in row)]) for n, row in enumerate(vectors)]
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def test_given_vectors_come_with_the_weights(table_file: Path, tmp_path: Path) -> None:
+    vectors = write_vectors(tmp_path / "vectors.txt")
+    first = RunFolder(tmp_path / "first")
+    train_tiny(parse_config(values_for(table_file, {"vectors": str(vectors)}, max_steps=1), "test"), first.path)
+    vectors.unlink()
+    files = {"train": [str(table_file)], "valid": [], "test": []}
+
+    def chosen(name: str, *changes: str, **options: Any) -> RunConfig:
+        return start.choose_config(
+            None, RunFolder(tmp_path / name), False, ["train.max_steps=1", *changes], None, ("", ""), files, None,
+            print, init=str(first.path), **options,
+        )  # fmt: skip
+
+    config = chosen("on")
+    assert (config.model.embedding, config.data.vectors) == ("given", "")
+    train_tiny(config, tmp_path / "on")
+    on = RunFolder(tmp_path / "on")
+    np.testing.assert_array_equal(on.read_weights()["embedding.table"], first.read_weights()["embedding.table"])
+    assert on.read_config().model.embedding == "given"
+    with pytest.raises(InputError, match=r"brings its sensors' vectors along; leave data.edges \(--edges\)"):
+        train_tiny(chosen("edges", edges="edges.csv"), tmp_path / "edges")
+
+
+def test_a_recipe_takes_anothers_sensors_in_their_order(run: Path, table_file: Path, tmp_path: Path) -> None:
+    rows = [line.split(",") for line in table_file.read_text(encoding="utf-8").splitlines()]
+    turned = tmp_path / "turned.csv"
+    turned.write_text("\n".join(",".join([row[0], *row[:0:-1]]) for row in rows), encoding="utf-8")
+    train_tiny(parse_config(values_for(turned, max_steps=1), "test"), tmp_path / "on")  # leaves tables in its order
+    for name in ("config.json", "model.safetensors", "metrics.jsonl"):
+        (tmp_path / "on" / name).unlink()
+    shutil.rmtree(tmp_path / "on" / "checkpoints")
+    train_tiny(parse_config(values_for(turned, max_steps=1, init=str(run)), "test"), tmp_path / "on")
+    sensors = tuple(f"s{n}" for n in range(SENSORS))
+    assert RunFolder(tmp_path / "on").read_config().data.sensors == sensors
+    stored = np.load(tmp_path / "on" / "cache" / "train.npy")
+    np.testing.assert_array_equal(stored, split_tables(SensorDataConfig(train=(str(table_file),)))["train"].values)
+    values = values_for(turned, {"sensors": list(sensors[::-1])}, max_steps=1, init=str(run))
+    with pytest.raises(InputError, match="data.sensors are not its 7 sensors in its order"):
+        train_tiny(parse_config(values, "test"), tmp_path / "refused")
 
 
 @pytest.mark.parametrize(

@@ -195,9 +195,9 @@ class ForecastingTask:
         made = [cache / name for name in ("tables.json", "train.npy", "valid.npy", "vectors.npy")]
         origin = origin_of(made_from, files, cache / "read-from.json", begun)
         forget_unless(cache / "read-from.json", origin, made)
-        if not (cache / "tables.json").exists():
+        if not (cache / "tables.json").exists() or config.sensors not in ((), tuple(_told(cache)["sensors"])):
             _read(config, cache, seed, announce)
-        told = json.loads((cache / "tables.json").read_text(encoding="utf-8"))
+        told = _told(cache)
         tables = {
             split: SensorTable(
                 tuple(told["sensors"]), told[split], told["step_minutes"], np.load(cache / f"{split}.npy", "r")
@@ -350,6 +350,12 @@ def _read(config: SensorDataConfig, cache: Path, seed: int, announce: Announce) 
     with replacing(cache / "tables.json") as path:
         starts = {split: tables[split].start for split in SPLITS}
         path.write_text(json.dumps(told_all | starts, ensure_ascii=False), encoding="utf-8")
+
+
+def _told(cache: Path) -> dict[str, Any]:
+    """What `_read` has left beside the tables."""
+    found: dict[str, Any] = json.loads((cache / "tables.json").read_text(encoding="utf-8"))
+    return found
 
 
 def horizon_scores(errors: ForecastErrors, config: SensorDataConfig) -> dict[str, float]:

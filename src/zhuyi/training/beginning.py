@@ -1,10 +1,12 @@
 """What a run takes over from another, with which it begins: tokenizers and weights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from zhuyi.atomic import replacing
+from zhuyi.config import RunConfig
 from zhuyi.errors import InputError
 from zhuyi.run_folder import PUBLISHED, RunFolder, named_weights, set_weights
 
@@ -17,6 +19,26 @@ def take_tokenizers(other: RunFolder, folder: RunFolder) -> None:
             own.parent.mkdir(exist_ok=True)
             with replacing(own) as unfinished:
                 unfinished.write_bytes(path.read_bytes())
+
+
+def take_sensors(config: RunConfig, other: RunFolder) -> RunConfig:
+    """The config with another run's sensors, in its order: weights know a sensor by its place alone.
+
+    Raises: InputError: the config names others, or says where vectors for them come from.
+    """
+    data = config.data
+    theirs = getattr(other.read_config().data, "sensors", ())
+    if not hasattr(data, "sensors") or not theirs:
+        return config
+    if data.edges or data.vectors:
+        raise InputError(
+            f"train.init = {other.path} brings its sensors' vectors along; leave data.edges (--edges) and data.vectors out"
+        )
+    if data.sensors and data.sensors != theirs:
+        raise InputError(
+            f"train.init = {other.path}: data.sensors are not its {len(theirs):,} sensors in its order; leave them out"
+        )
+    return replace(config, data=replace(data, sensors=theirs))
 
 
 def take_weights(model: nn.Module, other: RunFolder, folder: RunFolder, labels: Sequence[str] = ()) -> list[str]:

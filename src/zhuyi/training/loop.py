@@ -22,7 +22,7 @@ from zhuyi.nn.lora import adapt, merged
 from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
 from zhuyi.tasks import TASKS
 from zhuyi.training.averaging import best_first, kept_steps, publish_average
-from zhuyi.training.beginning import described, take_tokenizers, take_weights
+from zhuyi.training.beginning import described, take_sensors, take_tokenizers, take_weights
 from zhuyi.training.optimizers import MasterAdam
 from zhuyi.training.processes import Processes
 from zhuyi.training.run_log import RunLog
@@ -295,7 +295,6 @@ class _Training:
         make = TASKS[config.task].task.prepare
         settings = config.train
         arguments = (
-            config.data,
             config.decode,
             self.folder.path,
             settings.batch_tokens,
@@ -306,8 +305,10 @@ class _Training:
             self.processes.wait()  # the first process makes the files, the others open them
         begun = bool(self.folder.checkpoint_steps()) or not self.processes.is_first
         if settings.init and not begun:
-            take_tokenizers(find_run(settings.init), self.folder)
-        task = make(*arguments, begun=begun)
+            other = find_run(settings.init)
+            take_tokenizers(other, self.folder)
+            config = take_sensors(config, other)
+        task = make(config.data, *arguments, begun=begun)
         if self.processes.is_first:
             self.processes.wait()
         resolved = resolve(config, task.derived_sizes(), self.processes.device)
@@ -458,6 +459,8 @@ def resolve(config: RunConfig, derived: dict[str, dict[str, int]], device: torch
             given = values[section][key]
             # A published vocabulary may have more rows than there are pieces and signs for spans.
             if key == "vocab_size" and hasattr(config.data, "sentinels") and given > size:
+                continue
+            if key == "embedding" and given and config.train.init:  # sensors' vectors come with the weights
                 continue
             if given and section == "model" and given != size:
                 whose = "tokenizer has" if key.endswith("vocab_size") else "data have"
