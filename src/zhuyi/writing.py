@@ -107,24 +107,24 @@ def write_transcriptions(
 
     Args:   sounds: files, and folders of them.
             form: a key of `FORMATS`.
-            output: a file, or for several recordings a folder, where each gets a file of its name.
+            output: a file, or for several recordings a folder, where each gets a file of its name, in its sub-folder.
             options: as `Transcriber.stream` takes them.
-    Raises: InputError: no such form, no recording, or one that cannot be read: at once where it is the only one, else
-            after all others are written.
+    Raises: InputError: no such form or folder, two recordings for one file, no recording, or one that cannot be read:
+            at once where it is the only one, else after all others are written.
     """
     if form not in FORMATS:
         raise InputError(f"--format {form}: choose {', '.join(FORMATS)}")
-    paths = [path for sound in sounds for path in (sound_files(sound) if Path(sound).is_dir() else [sound])]
-    if not paths:
+    named = [pair for sound in sounds for pair in _named(sound)]
+    if not named:
         raise InputError(f"no recording in {' '.join(sounds)}")
-    several = len(paths) > 1 or Path(sounds[0]).is_dir()
+    several = len(named) > 1 or Path(sounds[0]).is_dir()
     if several and output is None and form in ("srt", "vtt"):
-        raise InputError(f"{len(paths)} recordings cannot share one {form}; give a folder for them by --output")
-    stems = Counter(Path(path).stem for path in paths)
+        raise InputError(f"{len(named)} recordings cannot share one {form}; give a folder for them by --output")
+    places = _places(named, form, output, several=several)
     read, errors = list[str](), list[str]()
 
     def recordings() -> Iterator[Any]:
-        for path in paths:
+        for path, _ in named:
             try:
                 samples = read_audio(path)
             except InputError as error:
@@ -146,14 +146,42 @@ def write_transcriptions(
             out.write(text)
             out.flush()
         else:
-            name = Path(path).name if stems[Path(path).stem] > 1 else Path(path).stem  # a.wav beside a.flac
-            _write_file(output / f"{name}.{form}" if several else output, text)
+            places[path].parent.mkdir(parents=True, exist_ok=True)
+            with replacing(places[path]) as unfinished:
+                unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     if errors:
-        raise InputError(f"{len(errors)} of {len(paths)} recordings could not be read, {errors[0]} for one")
+        raise InputError(f"{len(errors)} of {len(named)} recordings could not be read, {errors[0]} for one")
 
 
-def _write_file(path: Path, text: str) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
-    with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+def _named(sound: str) -> list[tuple[str, Path]]:
+    """A recording, or those of a folder, and what each is called where the transcriptions go."""
+    if not Path(sound).is_dir():
+        return [(sound, Path(Path(sound).name))]
+    return [(path, Path(path).relative_to(sound)) for path in sound_files(sound)]
+
+
+def _places(named: Sequence[tuple[str, Path]], form: str, output: Path | None, *, several: bool) -> dict[str, Path]:
+    """The file that each recording's transcription goes to.
+
+    Raises: InputError: there is no folder for it, or two would go to one.
+    """
+    if output is None:
+        return {}
+    folder = output if several else output.parent
+    if not folder.is_dir():
+        raise InputError(f"{output} cannot be written: there is no folder {folder}; make it first")
+    if not several:
+        return {named[0][0]: output}
+    stems = Counter(name.with_suffix("") for _, name in named)
+    found: dict[str, Path] = {}
+    taken: dict[Path, str] = {}
+    for path, name in named:
+        stem = name.with_suffix("")
+        base = name if stems[stem] > 1 else stem  # a.wav beside a.flac
+        found[path] = output / f"{base}.{form}"
+        if (other := taken.setdefault(found[path], path)) != path:
+            raise InputError(
+                f"{other} and {path} would both be written to {found[path]}; give the folder that they lie in, "
+                "whose sub-folders are kept"
+            )
+    return found

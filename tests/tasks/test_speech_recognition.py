@@ -1,6 +1,7 @@
 """Speech recognition in one process: data, two steps of training, evaluation, transcription, pictures."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from zhuyi.errors import InputError
 from zhuyi.evaluation import Wanted, evaluate_run
 from zhuyi.run_folder import RunFolder, named_weights
 from zhuyi.tasks.speech_recognition import SpeechRecognitionTask
+from zhuyi.tasks.transcription import Segment, Transcription
 from zhuyi.training.automatic import AUTOMATIC, Given
 from zhuyi.training.loop import build_model, train
 from zhuyi.writing import write_transcriptions
@@ -250,3 +252,36 @@ def test_sizes_are_chosen_from_the_recordings(tmp_path: Path) -> None:
 def test_wrong_values_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         config_of(Path("nowhere.tsv"), wrong)
+
+
+class Listening:
+    """Hears one word everywhere."""
+
+    def stream(self, sounds: Iterable[np.ndarray]) -> Iterator[Transcription]:
+        return (Transcription(1.0, (Segment(0.0, 1.0, f"{len(samples)}"),)) for samples in sounds)
+
+
+def test_each_recording_has_a_file_of_its_own(tmp_path: Path) -> None:
+    import io
+
+    for number, name in enumerate(("x/a.wav", "y/a.wav", "y/a.flac", "b.wav"), 1):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "in" / name, np.zeros(number), 16000)
+    transcriber: Any = Listening()
+
+    def write(*sounds: str, output: str = "out") -> None:
+        paths = [str(tmp_path / sound) for sound in sounds]
+        write_transcriptions(transcriber, paths, "txt", tmp_path / output, io.StringIO(), print, {})
+
+    with pytest.raises(InputError, match="there is no folder"):
+        write("in")
+    (tmp_path / "out").mkdir()
+    write("in")
+    texts = {path.relative_to(tmp_path / "out").as_posix(): path.read_text() for path in tmp_path.glob("out/**/*.txt")}
+    assert texts == {"x/a.txt": "1\n", "y/a.wav.txt": "2\n", "y/a.flac.txt": "3\n", "b.txt": "4\n"}
+    with pytest.raises(InputError, match=r"x/a\.wav and .*y/a\.wav would both"):
+        write("in/x/a.wav", "in/y/a.wav")
+    with pytest.raises(InputError, match="there is no folder"):
+        write("in/b.wav", output="none/b.txt")
+    write("in/b.wav", output="b.txt")
+    assert (tmp_path / "b.txt").read_text() == "4\n"
