@@ -201,6 +201,7 @@ def test_what_a_model_has_no_sign_for_is_refused(tokenizer: Tokenizer) -> None:
     model = Scripted(tokenizer, [("one", 20.0)])
     for manner, message in (
         (Manner("en"), "language 'en'"),
+        (Manner("auto"), "language 'auto'"),
         (Manner(task="translate"), "cannot translate"),
         (Manner(times=True), "no signs for times"),
     ):

@@ -29,6 +29,7 @@ from zhuyi.decoding import (
     num_lanes,
     run_in_lanes,
 )
+from zhuyi.errors import InputError
 from zhuyi.tasks.times import SuppressFirst, TimeRules, read_times
 
 TOGETHER = 64  # stretches that are decoded before the first of them is handed out
@@ -216,6 +217,8 @@ class Listener:
         self.signs = SpeechSigns.of(tokenizer)
         self.device = next(iter(model.parameters())).device
         self.window_seconds: float = model.config.window_seconds
+        if manner.language == "auto" and not self.signs.languages:
+            raise InputError("language 'auto': this model has no signs for languages to choose from; give none")
         if manner.language != "auto":
             self.prefix(manner.language)  # refuses what the model has no sign for, before anything is decoded
 
