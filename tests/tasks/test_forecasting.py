@@ -352,6 +352,14 @@ def test_a_run_learns_on_from_a_later_table(run: Path, tmp_path: Path) -> None:
     assert replace(model, mean=0.0, std=0.0) == begun.model.body()
 
 
+def test_learning_on_does_not_take_the_old_tables_beginning(run: Path, table_file: Path) -> None:
+    begun = RunFolder(run).read_config()
+    begun = replace(begun, data=replace(begun.data, start="2024-01-04 22:00"))
+    files = {"train": [str(table_file)], "valid": [], "test": []}
+    values, _ = automatic.recipe_to_learn_on(begun, str(run), automatic.Given(files))
+    assert (values["data"]["start"], values["data"]["step_minutes"]) == ("", STEP)
+
+
 def write_vectors(path: Path) -> Path:
     vectors = np.random.default_rng(1).normal(size=(SENSORS, 6))
     rows = [" ".join([f"s{n}", *(f"{x:.4f}" for x in row)]) for n, row in enumerate(vectors)]

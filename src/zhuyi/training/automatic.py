@@ -677,7 +677,7 @@ def recipe_to_learn_on(begun: RunConfig, init: str, given: Given) -> tuple[dict[
     }
     if begun.task == "forecasting":
         # A window is a thousand tokens, and the new table has a mean of its own; sensors' vectors come with the weights.
-        data |= {"edges": "", "vectors": ""}
+        data |= {"edges": "", "vectors": "", "start": ""}
         values["model"] |= {"mean": 0.0, "std": 0.0}
         values["train"] |= {"batch_tokens": begun.train.batch_tokens, "precision": begun.train.precision}
     return _without_nothing(values), [f"goes on from {init} at {begun.task}, with a learning rate of {rate:.1e}"]
