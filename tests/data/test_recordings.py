@@ -46,6 +46,12 @@ def test_a_tar_is_the_folder(tmp_path: Path) -> None:
         for path in sorted(folder.iterdir()):
             tar.add(path, path.name)
     assert read(tmp_path / "f.tar.gz")[0] == read(folder)[0]
+    with tarfile.open(tmp_path / "g.tar", "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, f"./{path.name}")  # as `tar -C folder .` does
+    with tarfile.open(tmp_path / "g.tar") as tar:
+        assert all(name.startswith("./") for name in tar.getnames())
+    assert read(tmp_path / "g.tar")[0] == read(folder)[0]
     (tmp_path / "bad.tar").write_bytes(b"nothing of the kind" * 100)
     with pytest.raises(InputError, match=r"bad\.tar: not a tar"):
         read(tmp_path / "bad.tar")

@@ -156,7 +156,7 @@ def _members(source: str, endings: Sequence[str]) -> Iterator[tuple[str, bytes]]
                 if member.isfile() and member.name.lower().endswith(tuple(endings)):
                     file: IO[bytes] | None = tar.extractfile(member)
                     assert file is not None
-                    yield member.name, file.read()
+                    yield str(PurePosixPath(member.name)), file.read()  # `tar -C folder .` writes ./a.wav
     except (tarfile.TarError, OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{source}: not a tar that can be read ({reason}); check the path, or copy it again") from None
