@@ -26,7 +26,7 @@ def translated_windows(translator: Translator, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("zhuyi.data.windows.WINDOW_TEXTS", 2)
     monkeypatch.setattr(translator, "stream", lambda window, **options: seen.append(window) or [], raising=True)
     arguments = {"texts": None, "input_path": None, "output_path": None, **source}
-    translate_stream(translator, **arguments, as_json=False, options=OPTIONS)  # type: ignore[arg-type]
+    translate_stream(translator, **arguments, as_json=False, options=OPTIONS, warn=pytest.fail)  # type: ignore[arg-type]
     return seen
 
 
@@ -65,3 +65,19 @@ def test_a_pipe_by_any_name_is_answered_as_it_comes(
             path = Path(f"/dev/fd/{reader}") if named else None
             with monkeypatch.context() as patch:
                 assert translated_windows(translator, patch, input_path=path) == [["一"]]
+
+
+def test_a_file_in_another_encoding_is_told_of(
+    translator: Translator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+    (tmp_path / "gb.txt").write_bytes("one\n你好。\n\ufffd\n我喜欢茶。\n".encode("gb18030"))
+    arguments = {"texts": None, "input_path": tmp_path / "gb.txt", "output_path": None}
+    translate_stream(translator, **arguments, as_json=False, options=OPTIONS, warn=told.append)  # type: ignore[arg-type]
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    (found,) = told
+    assert "gb.txt: 3 lines are not UTF-8, line 2 for one" in found
+    (tmp_path / "utf.txt").write_text("one\n\ufffd is written so\n", encoding="utf-8")
+    arguments["input_path"] = tmp_path / "utf.txt"
+    translate_stream(translator, **arguments, as_json=False, options=OPTIONS, warn=told.append)  # type: ignore[arg-type]
+    assert len(told) == 1

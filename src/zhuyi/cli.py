@@ -238,6 +238,7 @@ def translate(
         output_path=output,
         as_json=jsonl,
         options=options,
+        warn=typer_echo_error,
     )
 
 
@@ -394,7 +395,13 @@ def embed(
     from zhuyi.predict import load
     from zhuyi.streams import embed_lines
 
-    embed_lines(load(run, precision, command="embed"), texts=texts or None, input_path=input_, output_path=output)
+    embed_lines(
+        load(run, precision, command="embed"),
+        texts=texts or None,
+        input_path=input_,
+        output_path=output,
+        warn=typer_echo_error,
+    )
 
 
 @app.command()

@@ -31,6 +31,7 @@ def translate_stream(
     output_path: Path | None,
     as_json: bool,
     options: dict[str, Any],
+    warn: Callable[[str], None],
 ) -> None:
     """Translate `texts`, else the input file, else standard input, to the output file or standard output.
 
@@ -42,6 +43,7 @@ def translate_stream(
         input_path=input_path,
         output_path=output_path,
         doing=f"translating in {translator.precision}",
+        warn=warn,
     )
 
 
@@ -52,11 +54,13 @@ def answer_lines(
     input_path: Path | None,
     output_path: Path | None,
     doing: str,
+    warn: Callable[[str], None],
 ) -> None:
     """Write a line for each of `texts`, else of the input file, else of standard input.
 
     Args:   answer: the lines for some texts, as many and in the same order.
             doing: what is being done, to be shown.
+            warn: takes a sentence about what could not be read.
     Raises: InputError: texts and an input file were both given, or a file cannot be read or written.
     """
     if texts and input_path:
@@ -64,7 +68,7 @@ def answer_lines(
     if output_path:
         check_output(output_path)
     source = str(input_path or STANDARD_INPUT)
-    lines: Iterable[str] = texts or read_lines(source)
+    lines: Iterable[str] = texts or read_lines(source, warn)
     if input_path:
         lines = _begun(lines)
     cut = windows if texts or _is_file(source) else windows_as_they_come
@@ -118,7 +122,7 @@ def label_lines(
                 warn(str(found))
             yield _picture_line(path, found, as_json)
 
-    answer_lines(answer, texts=texts, input_path=input_path, output_path=output_path, doing="classifying")
+    answer_lines(answer, texts=texts, input_path=input_path, output_path=output_path, doing="classifying", warn=warn)
     if errors and len(errors) == count:
         raise InputError(f"none of {count:,} pictures can be read")
     if errors:
@@ -138,7 +142,12 @@ def _picture_line(path: str, found: Classification | InputError, as_json: bool) 
 
 
 def embed_lines(
-    encoder: Classifier | WordFiller, *, texts: list[str] | None, input_path: Path | None, output_path: Path | None
+    encoder: Classifier | WordFiller,
+    *,
+    texts: list[str] | None,
+    input_path: Path | None,
+    output_path: Path | None,
+    warn: Callable[[str], None],
 ) -> None:
     """Write the embedding of each text as a line of JSON, or all of them as one array where the output is a `.npy`.
 
@@ -154,12 +163,13 @@ def embed_lines(
             input_path=input_path,
             output_path=output_path,
             doing="embedding",
+            warn=warn,
         )
         return
     if texts and input_path:
         raise InputError("give texts or --input, not both")
     check_output(output_path)
-    lines = texts or read_lines(str(input_path or STANDARD_INPUT))
+    lines = texts or read_lines(str(input_path or STANDARD_INPUT), warn)
     rows = [encoder.embed(window) for window in windows(lines)]
     with replacing(output_path) as path, path.open("wb") as file:
         np.save(file, np.concatenate([np.zeros((0, encoder.model.config.d_model), np.float32), *rows]))

@@ -190,14 +190,25 @@ def _unreadable(path: str, error: OSError) -> InputError:
     return InputError(f"cannot read {path}: {error.strerror or error}; check the path")
 
 
-def read_lines(path: str) -> Iterator[str]:
+def read_lines(path: str, warn: Callable[[str], None] | None = None) -> Iterator[str]:
     r"""Read a text, one string for each line ended by "\n", whatever bytes it holds.
 
     Args:   path: a file, gzipped if its name ends in .gz, or "-" for standard input.
+            warn: takes a sentence about lines that were not UTF-8, at the end.
     Raises: InputError: no such file, or a broken .gz.
     """
-    for line in byte_lines(path):
-        yield line.decode("utf-8", errors="replace")
+    damaged, first = 0, 0
+    for number, line in enumerate(byte_lines(path), 1):
+        text = line.decode("utf-8", errors="replace")
+        if warn is not None and "\ufffd" in text and "\ufffd".encode() not in line:
+            damaged, first = damaged + 1, first or number
+        yield text
+    if warn is not None and damaged:
+        name = "standard input" if path == STANDARD_INPUT else path
+        warn(
+            f"{name}: {damaged:,} lines are not UTF-8, line {first} for one; what could not be read stands as \ufffd. "
+            "If the file is in another encoding, convert it first: iconv -f gb18030 -t utf-8"
+        )
 
 
 def _clean(text: str, rules: CleaningRules) -> str:
