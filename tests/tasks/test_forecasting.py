@@ -404,7 +404,7 @@ def test_a_recipe_takes_anothers_sensors_in_their_order(run: Path, table_file: P
     stored = np.load(tmp_path / "on" / "cache" / "train.npy")
     np.testing.assert_array_equal(stored, split_tables(SensorDataConfig(train=(str(table_file),)))["train"].values)
     values = values_for(turned, {"sensors": list(sensors[::-1])}, max_steps=1, init=str(run))
-    with pytest.raises(InputError, match="data.sensors are not its 7 sensors in its order"):
+    with pytest.raises(InputError, match=r"data.sensors are not its 7 sensors in its order"):
         train_tiny(parse_config(values, "test"), tmp_path / "refused")
 
 

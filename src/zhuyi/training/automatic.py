@@ -676,7 +676,7 @@ def recipe_to_learn_on(begun: RunConfig, init: str, given: Given) -> tuple[dict[
         "init": init,
     }
     if begun.task == "forecasting":
-        # A window is a thousand tokens, and the new table has a mean of its own; sensors' vectors come with the weights.
+        # A window is a thousand tokens, and the new table has a mean of its own; vectors come with the weights.
         data |= {"edges": "", "vectors": "", "start": ""}
         values["model"] |= {"mean": 0.0, "std": 0.0}
         values["train"] |= {"batch_tokens": begun.train.batch_tokens, "precision": begun.train.precision}

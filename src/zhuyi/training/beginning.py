@@ -32,7 +32,8 @@ def take_sensors(config: RunConfig, other: RunFolder) -> RunConfig:
         return config
     if data.edges or data.vectors:
         raise InputError(
-            f"train.init = {other.path} brings its sensors' vectors along; leave data.edges (--edges) and data.vectors out"
+            f"train.init = {other.path} brings its sensors' vectors along; leave data.edges (--edges) and "
+            "data.vectors out"
         )
     if data.sensors and data.sensors != theirs:
         raise InputError(
