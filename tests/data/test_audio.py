@@ -62,11 +62,31 @@ def test_headers_that_lie_are_refused(tmp_path: Path) -> None:
     path.write_bytes(whole[:place] + struct.pack("<I", 4_000_000) + whole[place + 4 :])
     with pytest.raises(InputError, match="4,000,000 samples a second"):
         read_audio(path)
-    size = whole.index(b"data") + 4
-    path.write_bytes(whole[:size] + struct.pack("<I", 0xFFFFFFFF) + whole[size + 4 :])  # written to a pipe
-    assert len(read_audio(path)) == 16000
     soundfile.write(path, np.array([0.0, np.nan, 0.1] * 100), 16000, subtype="FLOAT")
     with pytest.raises(InputError, match="no finite numbers"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF, 0x80000000, 0x7FFFFFDB, 0x7FFFF000])
+def test_a_length_that_was_not_known_is_what_there_is(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1.0, 16000), 16000, subtype="PCM_16")
+    whole = path.read_bytes()
+    size = whole.index(b"data") + 4
+    path.write_bytes(whole[:size] + struct.pack("<I", length) + whole[size + 4 :])
+    assert len(read_audio(path)) == len(read_audio("inside", path.read_bytes())) == 16000
+    list_chunk = b"LIST" + struct.pack("<I", 4) + b"INFO"
+    path.write_bytes(whole[:size] + struct.pack("<I", 0) + list_chunk)  # no sound, and a note behind it
+    assert len(read_audio(path)) == 0
+
+
+@pytest.mark.parametrize("form", ["AIFF", "AU", "W64", "RF64"])
+def test_what_was_cut_off_is_refused(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.sound"
+    soundfile.write(path, tone(1.0, 16000), 16000, format=form)
+    assert len(read_audio(path)) == 16000
+    path.write_bytes(path.read_bytes()[:20000])
+    with pytest.raises(InputError, match=r"a\.sound: its header says 32,\d* bytes .* it was cut off"):
         read_audio(path)
 
 

@@ -21,7 +21,9 @@ HOP_SAMPLES = 160
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
 SLOWEST_HZ, FASTEST_HZ = 1_000, 768_000  # of sample rates that can be true
 BLOCK_FRAMES = 1 << 20
-UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a program writes that does not know yet how long a recording will be
+# A program that does not know yet how long a recording will be writes 0, or some number about the largest that fits 31
+# or 32 bits; files of such lengths are as long as they are.
+LEAST_UNKNOWN_SIZE = 0x7FFFF000
 
 
 def read_audio(path: str | Path, content: bytes | None = None) -> np.ndarray:
@@ -34,9 +36,8 @@ def read_audio(path: str | Path, content: bytes | None = None) -> np.ndarray:
     """
     soundfile, soxr = _libraries()
     with _opened(path, content) as file:
-        _check_declared_size(file, path)
         try:
-            with soundfile.SoundFile(file) as sound:
+            with soundfile.SoundFile(_checked_size(file, path)) as sound:
                 _check_header(sound, path)
                 rate, expected = sound.samplerate, sound.frames
                 blocks = [block.mean(axis=1) for block in _blocks(sound)]
@@ -99,25 +100,58 @@ def _blocks(sound: Any) -> Iterator[np.ndarray]:
         yield block
 
 
-def _check_declared_size(file: BinaryIO, path: str | Path) -> None:
-    """Refuse a WAV whose header promises more than there is, which libsndfile would read as if it were whole."""
-    head = file.read(12)
+def _checked_size(file: BinaryIO, path: str | Path) -> BinaryIO:
+    """The file, unless its header promises more than there is, which libsndfile would read as if it were whole.
+
+    A WAV whose header was written before its sound, with the length 0, comes back with the length that there is.
+    """
+    head = file.read(28)
+    size = file.seek(0, 2)
+    declared, place = _declared_end(file, head, size)
+    file.seek(0)
+    if declared - place >= LEAST_UNKNOWN_SIZE or declared <= size + 1:  # a last byte that fills up may be missing
+        if head[:4] != b"RIFF" or declared != place or not _is_sound(file, place, size):
+            return file
+        content = file.read()
+        length = min(size - place, 0xFFFFFFFF)
+        return BytesIO(content[: place - 4] + struct.pack("<I", length) + content[place:])
+    raise InputError(
+        f"{path}: its header says {declared - place:,} bytes of sound, but {size - place:,} are there; "
+        "it was cut off: copy it again"
+    )
+
+
+def _declared_end(file: BinaryIO, head: bytes, size: int) -> tuple[int, int]:
+    """Where a file's sound should end, or all of the file, and where what is counted begins; zeros if nothing says."""
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        size = file.seek(0, 2)
         place = 12
         while place + 8 <= size:
             file.seek(place)
             name, length = struct.unpack("<4sI", file.read(8))
             place += 8
             if name == b"data":
-                if length not in UNKNOWN_SIZES and place + length > size:
-                    raise InputError(
-                        f"{path}: its header says {length:,} bytes of sound, but {size - place:,} are there; "
-                        "it was cut off: copy it again"
-                    )
-                break
+                return place + length, place
             place += length + length % 2
+    elif head[:4] == b"FORM" and len(head) >= 8:  # AIFF
+        return 8 + struct.unpack(">I", head[4:8])[0], 8
+    elif head[:4] == b".snd" and len(head) >= 12:  # AU
+        place, length = struct.unpack(">II", head[4:12])
+        return place + length, place
+    elif head[:4] == b"riff" and len(head) >= 24:  # W64
+        return struct.unpack("<Q", head[16:24])[0], 0
+    elif head[:4] == b"RF64" and head[12:16] == b"ds64" and len(head) == 28:
+        return 8 + struct.unpack("<Q", head[20:28])[0], 8
+    return 0, 0
+
+
+def _is_sound(file: BinaryIO, place: int, size: int) -> bool:
+    """Whether what follows an empty stretch of sound is the sound, and no other chunks up to the file's end."""
+    while place + 8 <= size:
+        file.seek(place)
+        length = struct.unpack("<4sI", file.read(8))[1]
+        place += 8 + length + length % 2
     file.seek(0)
+    return place not in (size, size + 1)
 
 
 def log_mel(samples: Tensor, num_mel_bins: int) -> Tensor:
