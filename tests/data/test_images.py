@@ -173,6 +173,14 @@ def test_pictures_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatc
         open_picture(str(save(tmp_path / "a.png")), "a.png")
 
 
+def test_a_small_file_of_many_pixels_is_not_unpacked(tmp_path: Path) -> None:
+    Image.new("1", (8000, 7000)).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 20_000
+    for read in (look, open_picture):
+        with pytest.raises(BadPicture, match=r"too large \(8000 x 7000 pixels; at most 50,000,000 are read"):
+            read(str(tmp_path / "bomb.png"), "bomb.png")
+
+
 def test_no_program_is_called_for_a_form(tmp_path: Path) -> None:
     """A PostScript file would be given to its interpreter."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n")
@@ -196,8 +204,18 @@ def test_colours_of_every_kind(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels_of(save(tmp_path / "g.png", grey)), np.stack([grey] * 3, -1))
     wide = grey.astype(np.uint16) * 257  # 16 bits a pixel
     np.testing.assert_array_equal(pixels_of(save(tmp_path / "w.png", wide), channels=1)[..., 0], grey)
+    dark = np.array([[0, 1, 128, 129, 200, 255]] * 6, np.uint16)  # however dark the whole is
+    for name in ("d.png", "d.pgm", "d.tif"):
+        np.testing.assert_array_equal(
+            pixels_of(save(tmp_path / name, dark), size=6, channels=1)[..., 0], np.rint(dark / 257)
+        )
+    for number, pixels in enumerate((grey.astype(np.float32), grey.astype(np.int32) * 1000)):
+        with pytest.raises(BadPicture, match="of numbers without a known range"):
+            pixels_of(save(tmp_path / f"{number}.tif", pixels))
     clear = np.dstack([NOISE[:, :20], np.zeros((20, 20), np.uint8)])
     assert (pixels_of(save(tmp_path / "c.png", clear)) == 255).all()  # what is transparent is white
+    half = np.dstack([NOISE[:, :20], np.full((20, 20), 51, np.uint8)])
+    np.testing.assert_allclose(pixels_of(save(tmp_path / "h.png", half)), 0.2 * NOISE[:, :20] + 0.8 * 255, atol=1)
     image = Image.fromarray(NOISE[:, :20]).convert("P", palette=Image.Palette.ADAPTIVE)
     image.save(tmp_path / "p.gif")
     assert pixels_of(tmp_path / "p.gif").shape == (20, 20, 3)

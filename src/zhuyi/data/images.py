@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from zhuyi.data.pairs import DAMAGED, NO_PICTURE, TOO_LARGE, TOO_SMALL, UNOPENED, CleaningReport
+from zhuyi.data.pairs import DAMAGED, NO_PICTURE, TOO_LARGE, TOO_SMALL, UNOPENED, UNSCALED, CleaningReport
 from zhuyi.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 LEAST_SIDE = 4  # pixels; a page's invisible picture has one
-MOST_PIXELS = 200_000_000  # a few kilobytes can unpack to as many as memory holds
+# A few kilobytes can unpack to as many as memory holds, and each core reads a picture of its own.
+MOST_PIXELS = 50_000_000
+MOST_OF_16_BITS = 2**16 - 1
 
 Fit = Literal["crop", "stretch"]
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -296,12 +298,22 @@ def _upright(image: "Image", name: str) -> "Image":
     _check_size(image.size, name)
     image.load()
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F") or image.mode[:2] == "I;":
-        wide = np.asarray(image).astype(np.float64)  # 16 bits a pixel, which pillow would cut off at 255
-        return library.fromarray(
-            (wide / (257 if wide.max(initial=0) > 255 else 1)).clip(0, 255).round().astype("uint8")
-        )
+    if image.mode == "F":
+        raise BadPicture(name, UNSCALED, "its pixels are floats")
+    if image.mode[:1] == "I":
+        return library.fromarray(_in_8_bits(np.asarray(image), name))
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = library.alpha_composite(library.new("RGBA", image.size, "white"), image)
+        white = library.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _in_8_bits(wide: np.ndarray, name: str) -> np.ndarray:
+    """Pixels of 16 bits, perhaps in a wider type, of which pillow would cut off what is above 255."""
+    least, most = int(wide.min()), int(wide.max())
+    if least < 0 or most > MOST_OF_16_BITS:
+        raise BadPicture(name, UNSCALED, f"its pixels go from {least} to {most}, beyond 16 bits")
+    wide = wide.astype(np.uint16, copy=False)
+    return (wide // 257 + (wide % 257 > 128)).astype(np.uint8)

@@ -25,7 +25,7 @@ ELSEWHERE = "in validation or test data"
 UNREADABLE_SOUND, NO_TEXT = "not readable as sound", "no text for it"
 NO_PICTURE, DAMAGED = "not a picture", "cut short or damaged"
 TOO_SMALL, TOO_LARGE = "too small", "too large"
-UNOPENED = "cannot be opened"
+UNOPENED, UNSCALED = "cannot be opened", "of numbers without a known range"
 REASONS = (
     BAD_UTF8,
     WRONG_ENCODING,
@@ -45,6 +45,7 @@ REASONS = (
     TOO_SMALL,
     TOO_LARGE,
     UNOPENED,
+    UNSCALED,
 )
 
 _MAX_EXAMPLES = 20
@@ -187,7 +188,9 @@ def _file_fingerprint(path: str) -> tuple[str, int, str]:
 
 
 def _unreadable(path: str, error: OSError) -> InputError:
-    return InputError(f"cannot read {path}: {error.strerror or error}; check the path")
+    # Where recipes look for data sets, which are nobody's to hand on.
+    where = "; its recipe's header says whose it is: get it there" if path.startswith("data/") else ""
+    return InputError(f"cannot read {path}: {error.strerror or error}; check the path{where}")
 
 
 def read_lines(path: str, warn: Callable[[str], None] | None = None) -> Iterator[str]:
