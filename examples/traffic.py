@@ -53,7 +53,8 @@ def main() -> None:
 
 def compare(run: str | None, recipe: Path | None) -> str:
     """The table of all errors, in Markdown."""
-    forecaster: Forecaster | None = load(run) if run else None
+    # On the processor, where the windows are.
+    forecaster: Forecaster | None = load(run, device="cpu") if run else None
     config: SensorDataConfig = forecaster.config.data if forecaster else read_recipe(recipe or "").data
     tables = split_tables(config)
     windows = {split: Windows(table, config, batch_tokens=1, seed=0) for split, table in tables.items()}

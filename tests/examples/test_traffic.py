@@ -94,3 +94,21 @@ def test_it_prints_a_table(
     assert lines == (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "| MAE / RMSE / MAPE | 180 min | 360 min | 540 min |"
     assert len(lines) == 7
+
+
+def test_a_run_is_scored_on_the_processor_whatever_else_is_there(
+    traffic: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    class Stop(Exception):
+        pass
+
+    def load(run: str, device: str | None = None) -> None:
+        asked.append(device)
+        raise Stop
+
+    monkeypatch.setattr(traffic, "load", load)
+    with pytest.raises(Stop):
+        traffic.compare("runs/los-loop", None)
+    assert asked == ["cpu"]
