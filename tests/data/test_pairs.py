@@ -139,6 +139,11 @@ def test_a_gz_cut_short_names_file_and_line(write):
         read(path)
 
 
+def test_where_a_recipes_data_are_had_is_said() -> None:
+    with pytest.raises(InputError, match=r"cannot read data/no/such\.tsv: .*its recipe's header"):
+        next(read_lines("data/no/such.tsv"))
+
+
 @pytest.mark.parametrize("source", ["no.tsv", "no.jsonl.gz", "no.zh,no.en", "."])
 def test_what_cannot_be_read_is_refused_by_its_name(source):
     with pytest.raises(InputError, match=r"cannot read (no\.|\.)"):
