@@ -2,7 +2,11 @@
 
 import json
 
-from zhuyi.predict.transcriber import as_json, as_srt, as_text, as_vtt
+import numpy as np
+import pytest
+
+from zhuyi.errors import InputError
+from zhuyi.predict.transcriber import _samples, as_json, as_srt, as_text, as_vtt
 from zhuyi.tasks.transcription import Passage, Segment, Transcription
 
 FOUND = Transcription(
@@ -36,3 +40,13 @@ def test_json() -> None:
     assert values["segments"][0]["log_prob"] == -0.12346 and values["segments"][1]["flags"] == ["joined"]
     assert values["without_speech"] == [{"start": 1.5, "end": 3661.0, "reason": "silence"}]
     assert "file" not in json.loads(as_json(FOUND))
+
+
+def test_arrays_are_one_row_of_finite_samples() -> None:
+    assert _samples(np.array([0.5, -1.0])).dtype == np.float32
+    assert _samples(np.array([16384, -32768], np.int16)).tolist() == [0.5, -1.0]
+    for wrong in (np.zeros((2, 16)), np.zeros(16, complex), np.zeros(16, np.uint8), np.array(["a"])):
+        with pytest.raises(InputError, match="is no recording"):
+            _samples(wrong)
+    with pytest.raises(InputError, match="no finite numbers"):
+        _samples(np.array([0.0, np.nan]))

@@ -72,12 +72,12 @@ class Transcriber:
     ) -> list[Transcription]:
         """What is said in recordings of any length; as many come back, in the same order.
 
-        Args:   sounds: files, or arrays of samples, 16,000 a second.
+        Args:   sounds: files, or arrays (N,) of samples, 16,000 a second: floats about within -1 and 1, or integers.
                 beam: hypotheses held; the run's own where not given, 1 is greedy.
                 language: a code, or `auto`; the run's own where not given.
                 task: `translate` into English, where a model was taught to.
                 times: whether the model is to write times within its texts; where not given, if it can.
-        Raises: InputError: a file cannot be read as sound, or the model has no such language or task.
+        Raises: InputError: a file or an array is no sound, or the model has no such language or task.
         """
         if isinstance(sounds, str | Path | np.ndarray):
             raise InputError("transcribe takes a list of recordings; for one write transcribe([recording])")
@@ -94,8 +94,7 @@ class Transcriber:
     ) -> Iterator[Transcription]:
         """As `transcribe`, one after the other, in memory bounded by some minutes of sound and the longest file."""
         manner = self.manner(language, task, times)
-        recordings = (sound if isinstance(sound, np.ndarray) else read_audio(sound) for sound in sounds)
-        return transcribe(self.model, self.tokenizer, recordings, self.decode_config(beam), manner)
+        return transcribe(self.model, self.tokenizer, map(_samples, sounds), self.decode_config(beam), manner)
 
     def manner(self, language: str | None = None, task: SpeechTask = "transcribe", times: bool | None = None) -> Manner:
         """What is asked of the model, with its own habits where nothing is said."""
@@ -119,7 +118,7 @@ class Transcriber:
         Args:   text: what is said there; found here where not given.
         Raises: InputError: nothing is to be heard, or the text is empty.
         """
-        samples = sound if isinstance(sound, np.ndarray) else read_audio(sound)
+        samples = _samples(sound)
         listener = Listener(self.model, self.tokenizer, self.decode_config(), self.manner(language, times=False))
         loud = [stretch for stretch in listener.cut(samples) if not stretch.quiet]
         if not loud:
@@ -143,6 +142,22 @@ class Transcriber:
             tuple(self.tokenizer.labels[i] for i in ids),
             {name: _cut(name, weights[0].float().cpu(), skipped, positions) for name, weights in maps.weights.items()},
         )
+
+
+def _samples(sound: Sound) -> np.ndarray:
+    """A recording's samples as float32; whole numbers are scaled by the largest of their type. Shape: (N,)."""
+    if not isinstance(sound, np.ndarray):
+        return read_audio(sound)
+    if sound.ndim != 1 or sound.dtype.kind not in "fi":
+        raise InputError(
+            f"an array of shape {sound.shape} and type {sound.dtype} is no recording; give one row of samples, "
+            "16,000 a second, as floats or signed integers"
+        )
+    if sound.dtype.kind == "i":
+        return (sound / -float(np.iinfo(sound.dtype).min)).astype(np.float32)
+    if not np.isfinite(sound).all():
+        raise InputError("an array holds samples that are no finite numbers; leave them out")
+    return sound.astype(np.float32, copy=False)
 
 
 def _cut(name: str, weights: torch.Tensor, skipped: int, positions: int) -> torch.Tensor:
