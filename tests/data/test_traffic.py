@@ -184,6 +184,24 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
         read_table(str(path), LAYOUT, step_minutes=5)
 
 
+def test_parquet_files_that_are_damaged_or_of_lists(tmp_path: Path) -> None:
+    path = tmp_path / "lists.parquet"
+    parquet.write_table(pyarrow.table({"time": [BEGIN], "a": [[1.0, 2.0]]}), path)
+    with pytest.raises(InputError, match=r"lists.parquet: the column 'a' holds list.*, expected numbers"):
+        read_table(str(path), LAYOUT, step_minutes=5)
+    path = tmp_path / "damaged.parquet"
+    parquet.write_table(pyarrow.table({"time": [BEGIN], "a": [1.0]}), path)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56  # its end, where the columns are named, is whole
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged.parquet: a damaged Parquet file") as caught:
+        read_table(str(path), LAYOUT, step_minutes=5)
+    assert "\n" not in str(caught.value)
+    parquet.write_table(pyarrow.table({"time": [BEGIN], "a": [1.0]}).slice(0, 0), path)
+    with pytest.raises(InputError, match=r"damaged.parquet: no rows"):
+        read_table(str(path), LAYOUT, step_minutes=5)
+
+
 def test_files_in_any_order_become_one_table(tmp_path: Path) -> None:
     parts = {"late.csv": (9, 4), "early.csv": (0, 3), "middle.csv": (3, 2)}
     for name, (begin, count) in parts.items():

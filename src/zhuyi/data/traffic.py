@@ -131,8 +131,6 @@ def read_table(file: str, layout: TableLayout, sensors: Sequence[str] = (), *, s
     values = np.stack([columns[name] for name in sensors], axis=1).astype(np.float32)  # (T, N)
     if not len(values):
         raise InputError(f"{file}: no rows")
-    if not len(values):
-        raise InputError(f"{file}: no rows below its header")
     values[~np.isfinite(values)] = np.nan
     if layout.zeros == "missing":
         values[values == 0] = np.nan
@@ -204,7 +202,7 @@ def _parquet_header(file: str) -> list[str]:
         return list(parquet.read_schema(file).names)
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{file}: not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
@@ -212,12 +210,16 @@ def _parquet_columns(file: str, header: Sequence[str], sensors: Sequence[str], t
     import pyarrow
     from pyarrow import parquet
 
-    table = parquet.read_table(file, columns=[*sensors, *([time] if time is not None else [])])
+    try:
+        table = parquet.read_table(file, columns=[*sensors, *([time] if time is not None else [])])
+    except (pyarrow.ArrowException, OSError) as error:
+        what = str(error).splitlines()[0][:100]
+        raise InputError(f"{file}: a damaged Parquet file ({what}); write or copy it again") from None
     found: dict[str, Any] = {}
     for name in sensors:
         try:
             found[name] = table[name].cast(pyarrow.float64()).to_numpy()
-        except pyarrow.ArrowInvalid:
+        except pyarrow.ArrowException:
             raise InputError(f"{file}: the column '{name}' holds {table[name].type}, expected numbers") from None
     return found | ({time: table[time].to_pylist()} if time is not None else {})
 
