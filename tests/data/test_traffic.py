@@ -95,6 +95,20 @@ def test_without_times_the_first_row_and_the_step_are_told(tmp_path: Path) -> No
         read_table(str(path), replace(LAYOUT, start="yesterday", step_minutes=10))
 
 
+@pytest.mark.parametrize("name", ["", "index", "Unnamed: 0"])
+def test_numbers_of_rows_are_no_times_where_the_beginning_is_told(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "speeds.csv"
+    path.write_text(f"{name},a,b\n0,1,2\n1,3,4\n", encoding="utf-8")
+    table = read_table(str(path), replace(LAYOUT, start="2024-02-28 23:30", step_minutes=10))
+    assert table.sensors == ("a", "b") and table.values.tolist() == [[1, 2], [3, 4]]
+    assert show(table.start) == "2024-02-28 23:30"
+
+
+def test_a_beginning_beside_times_is_refused(file: Path) -> None:
+    with pytest.raises(InputError, match=r"its column 'time' says when each row is, and data.start says so too"):
+        read_table(str(file), replace(LAYOUT, start="2024-02-28 23:30", step_minutes=10))
+
+
 def test_times_in_another_form(tmp_path: Path) -> None:
     path = tmp_path / "speeds.csv"
     path.write_text("when,a\n28/02/2024 23h30,1\n28/02/2024 23h40,2\n", encoding="utf-8")

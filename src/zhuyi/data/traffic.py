@@ -18,8 +18,9 @@ from zhuyi.errors import InputError
 MINUTES_A_DAY = 1440
 EPOCH = datetime(1970, 1, 1)
 FIRST_WEEKDAY = 3  # of that day, where Monday is 0
-# Names of a column of times; an index that pandas wrote has none.
-TIME_NAMES = ("time", "timestamp", "datetime", "date_time", "date", "", "unnamed: 0", "index", "时间", "日期")
+# Names of an index that pandas wrote: of times, or of the rows' numbers; and of a column of times.
+INDEX_NAMES = ("", "unnamed: 0", "index", "__index_level_0__")
+TIME_NAMES = (*INDEX_NAMES, "time", "timestamp", "datetime", "date_time", "date", "时间", "日期")
 BLANK = ("", "NA", "N/A", "nan", "NaN", "NAN", "null", "NULL", "None", "-")
 # Where the rows' times would make more steps than this, one of them is wrong.
 MOST_STEPS_A_ROW, ALWAYS_ALLOWED_DAYS = 10, 60
@@ -32,7 +33,7 @@ class TableLayout:
 
     Args:   time_column: its name; found by the usual names where empty.
             time_format: as Python's strptime has it; ISO 8601 where empty.
-            start: the time of the first row, where there is no such column.
+            start: the time of the first row, where there is no such column; an index is the rows' numbers then.
             step_minutes: from row to row; 0 finds what is most common between times.
             zeros: whether a 0 stands for nothing measured, as in the published traffic data.
     """
@@ -118,7 +119,9 @@ def read_table(file: str, layout: TableLayout, sensors: Sequence[str] = (), *, s
     if doubled := [name for name, count in Counter(header).items() if count > 1]:
         raise InputError(f"{file}: the column '{doubled[0]}' is there twice; give each sensor one name")
     time = _time_column(file, header, layout)
-    sensors = tuple(sensors) or tuple(name for name in header if name != time)
+    sensors = tuple(sensors) or tuple(
+        name for name in header if name != time and not (layout.start and name.strip().lower() in INDEX_NAMES)
+    )
     if missing := [name for name in sensors if name not in header]:
         more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
         raise InputError(
@@ -233,8 +236,14 @@ def _time_column(file: str, header: Sequence[str], layout: TableLayout) -> str |
                 f"{', '.join(header[:NAMED])}, ..."
             )
         return layout.time_column
-    found = next((name for name in header if name.strip().lower() in TIME_NAMES or name == "__index_level_0__"), None)
-    if found is None and not layout.start:
+    found = next((name for name in header if name.strip().lower() in TIME_NAMES), None)
+    if layout.start and found is not None and found.strip().lower() not in INDEX_NAMES:
+        raise InputError(
+            f"{file}: its column '{found}' says when each row is, and data.start says so too; leave one of them out"
+        )
+    if layout.start:
+        return None
+    if found is None:
         raise InputError(
             f"{file}: no column of times among {', '.join(header[:NAMED])}, ...; name it by data.time_column, or say "
             "when the first row is and how far rows are apart, by data.start and data.step_minutes"
