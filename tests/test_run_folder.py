@@ -248,6 +248,14 @@ def run(tmp_path: Path) -> RunFolder:
     return random_run(tmp_path / "run")
 
 
+def test_a_shipped_model_mistyped_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zhuyi.run_folder.shipped_models", lambda: ["en-zh", "zh-en"])
+    with pytest.raises(InputError, match=r"zh_en: neither .*; did you mean zh-en\?$"):
+        find_run("zh_en")
+    with pytest.raises(InputError, match=r"\(en-zh, zh-en\)$"):
+        find_run("opus")
+
+
 def test_no_run_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_run(tmp_path / "none")

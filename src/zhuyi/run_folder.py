@@ -1,6 +1,7 @@
 """A run on disk: config, weights, tokenizers, metrics and checkpoints, each written whole or not at all."""
 
 import contextlib
+import difflib
 import json
 import os
 import shutil
@@ -244,8 +245,10 @@ def find_run(name: str | Path) -> RunFolder:
     shipped = PRETRAINED / str(name)
     if str(name) in shipped_models():
         return RunFolder(shipped)
+    near = difflib.get_close_matches(str(name), shipped_models(), n=1)
     raise InputError(
         f"{name}: neither a run folder nor a shipped model ({', '.join(shipped_models()) or 'none are installed'})"
+        + (f"; did you mean {near[0]}?" if near else "")
     )
 
 

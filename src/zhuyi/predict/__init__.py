@@ -97,19 +97,19 @@ def load(
     folder = find_run(name)
     config = folder.read_config()
     if command is not None:
-        _check_command(folder, config.task, command)
+        _check_command(str(name), config.task, command)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = _chosen(precision, target)
     model = _load_model(folder, config, precision, target)
     return PREDICTORS[config.task].from_folder(model, config, folder, precision)
 
 
-def _check_command(folder: RunFolder, task: str, command: str) -> None:
+def _check_command(name: str, task: str, command: str) -> None:
     if command not in TASKS[task].commands:
         own = ", ".join(f"`zhuyi {name}`" for name in TASKS[task].commands)
         others = " or ".join(name for name, kind in TASKS.items() if command in kind.commands)
         raise InputError(
-            f"{folder.path} is a run of {task}, for {own}; `zhuyi {command}` needs a run of {others or 'another task'}"
+            f"{name} is a run of {task}, for {own}; `zhuyi {command}` needs a run of {others or 'another task'}"
         )
 
 
