@@ -158,6 +158,11 @@ def test_openai_checkpoint_with_its_ranks(tmp_path: Path) -> None:
     run = zhuyi.load(tmp_path / "run")
     assert run.config.model.half_positions and run.tokenizer.pieces[-1] == "<|30.00|>"
     assert run.tokenizer.encode(" the king")[:-1] == [258, 32, 107, 260]
+    # Bytes are ids here. Of what is several, a space and the first byte of notes; no letter, and none of ,.!?%&$'-
+    unspoken = {*b'"#()*+/:;<=>@[\\]^_`{|}~', 0x20, 0xE2}
+    signs = ("translate", "transcribe", "startoftranscript", "startoflm", "startofprev", "nospeech")
+    expected = unspoken | {run.tokenizer.pieces.index(f"<|{name}|>") for name in signs}
+    assert set(run.config.decode.forbidden) == expected
     (tmp_path / "tiny.pt").write_bytes((tmp_path / "tiny.pt").read_bytes()[:2000])
     with pytest.raises(InputError, match=r"tiny\.pt: not a checkpoint"):
         import_run(tmp_path / "tiny.pt", tmp_path / "other")

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from zhuyi.data.audio import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from zhuyi.data.speech_signs import AFTER_LANGUAGES, BEFORE_LANGUAGES, NUM_TIMES, SECONDS_A_STEP, SpeechSigns
+from zhuyi.data.speech_signs import (
+    AFTER_LANGUAGES,
+    BEFORE_LANGUAGES,
+    NO_SPEECH,
+    NO_TIMES,
+    NUM_TIMES,
+    SECONDS_A_STEP,
+    START,
+    SpeechSigns,
+)
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.errors import InputError
 from zhuyi.interop.published_folder import (
@@ -83,6 +92,13 @@ PREPROCESSING = Keys(
     only={"dither": (0.0,)},
 )
 
+UNSPOKEN = (
+    *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
+    "<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))", "[[", "]]", "{{", "}}",
+    "♪♪", "♪♪♪",
+)  # fmt: skip
+NOTES = "♩♪♫♬♭♮♯"  # of these, what their characters begin with is forbidden already
+
 
 def read_whisper(folder: "PublishedFolder | OpenAICheckpoint") -> Imported:
     """A Whisper as a run of speech recognition.
@@ -110,6 +126,8 @@ def read_whisper(folder: "PublishedFolder | OpenAICheckpoint") -> Imported:
         folder.path, values["vocab_size"], values["decoder_start_token_id"], values["eos_token_id"]
     )
     said = folder.generation()
+    if isinstance(folder, OpenAICheckpoint):
+        said |= {"suppress_tokens": _never_written(tokenizer)}
     WRITING.check(said, folder.path / "generation_config.json")
     model = {
         "name": "whisper",
@@ -184,6 +202,22 @@ def _is_half(stored: Tensor | None, values: Mapping[str, Any], origin: Path) -> 
         if float((stored - ours.half().float()).abs().max()) < 6e-4:
             return True
     raise InputError(f"{origin}: the encoder's positions are not the fixed sinusoids of Whisper; it cannot be imported")
+
+
+def _never_written(tokenizer: Tokenizer) -> list[int]:
+    """What the authors' code forbids where nothing is said: signs of tasks, and symbols that nobody speaks.
+
+    Source: the authors' code; the lists in Hugging Face's folders come from there.
+    """
+    signs = {START, *AFTER_LANGUAGES, *NO_SPEECH} - {NO_TIMES}
+    found = {i for i, piece in enumerate(tokenizer.pieces) if piece in signs}
+    found |= {tokenizer.encode(text)[0] for text in (" -", " '")}  # within a word both may stand
+    for symbol in (*UNSPOKEN, *NOTES):
+        for text in (symbol, f" {symbol}"):
+            first, *others = tokenizer.encode(text)[:-1]
+            if not others or symbol in NOTES:
+                found.add(first)
+    return sorted(found)
 
 
 def _language(said: Mapping[str, Any], tokenizer: Tokenizer, vocab_size: int) -> str:
