@@ -40,6 +40,7 @@ Stop = Annotated[list[str] | None, typer.Option(help="A text to end before; may 
 Begin = Annotated[
     str, typer.Option(help="Of a table: the first step to forecast, 2024-01-31T17:05 say; its end otherwise.")
 ]
+Start = Annotated[str, typer.Option(help="Of a table: the time of the first row, where no column has times.")]
 DrawSeed = Annotated[int, typer.Option("--seed", help="The same seed draws the same text.")]
 Precision = Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, int8, or auto.")]
 
@@ -138,13 +139,15 @@ def evaluate(
     joined: Annotated[
         int | None, typer.Option(min=1, help="Score so many recordings at a time, joined with pauses.")
     ] = None,
+    start: Start = "",
     json_: Json = False,
 ) -> None:
     """Score a run; of a translation run: BLEU with its signature, chrF, speed."""
     from zhuyi.evaluation import Wanted, evaluate_run
     from zhuyi.predict import load
 
-    wanted = Wanted(pairs, _columns(columns) if columns else None, beam, alpha, lowercase, output, task, prefix, joined)
+    asked = _columns(columns) if columns else None
+    wanted = Wanted(pairs, asked, beam, alpha, lowercase, output, task, prefix, joined, start or None)
     scores = evaluate_run(load(run, precision, command="evaluate"), wanted, typer_echo_error)
     if json_:
         typer.echo(json.dumps(scores, ensure_ascii=False))
@@ -415,7 +418,7 @@ def forecast(
         list[str] | None, typer.Option(help="A sensor to plot; may be given several times; the liveliest otherwise.")
     ] = None,
     begin: Begin = "",
-    start: Annotated[str, typer.Option(help="The time of the first row, where no column has times.")] = "",
+    start: Start = "",
 ) -> None:
     """Forecast what sensors will measure from what they measured of late."""
     from zhuyi.predict import load
@@ -480,6 +483,7 @@ def attention(
     ] = False,
     sensor: Annotated[str, typer.Option(help="Of a table: the one to look from; the most looked at otherwise.")] = "",
     begin: Begin = "",
+    start: Start = "",
     task: Task = None,
     prefix: Prefix = None,
 ) -> None:
@@ -499,6 +503,7 @@ def attention(
         rollout=rollout,
         sensor=sensor,
         begin=begin,
+        start=start,
         options={"task": task, "prefix": prefix},
     )
     typer.echo(str(out))

@@ -49,6 +49,7 @@ class Wanted:
             output: where what the model answers is written too, one a line.
             task, prefix: of a run that does several tasks, as `Translator` takes them.
             joined: of recordings, so many are scored as one, with pauses between; None where not given.
+            start: of a table without times in `files`, the time of its first row; None where not given.
     """
 
     files: Sequence[str] | None = None
@@ -60,6 +61,7 @@ class Wanted:
     task: str | None = None
     prefix: str | None = None
     joined: int | None = None
+    start: str | None = None
 
     def refuse(self, *names: str) -> None:
         """Raise InputError where one of these was given, which the run's task has no use for."""
@@ -75,6 +77,8 @@ def evaluate_run(predictor: Any, wanted: Wanted, warn: Callable[[str], None] = l
     """
     if predictor.config.task != "speech-recognition":
         wanted.refuse("joined")
+    if predictor.config.task != "forecasting":
+        wanted.refuse("start")
     return EVALUATIONS[predictor.config.task](predictor, wanted, warn)
 
 
@@ -218,7 +222,7 @@ def _evaluate_forecasts(forecaster: Forecaster, wanted: Wanted, warn: Callable[[
     """`mae`, `rmse` and `mape` of all steps ahead, and of some, as `mae_15min`."""
     wanted.refuse("columns", "beam", "alpha", "lowercase", "output", "task", "prefix")
     config = forecaster.config
-    windows = windows_of(wanted.files or (), config.data, config.train.batch_tokens)
+    windows = windows_of(wanted.files or (), config.data, config.train.batch_tokens, wanted.start or "")
     started = time.perf_counter()
     scores = horizon_scores(forecast_errors(forecaster.model, windows), config.data)
     seconds = time.perf_counter() - started

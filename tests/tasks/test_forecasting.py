@@ -24,6 +24,7 @@ from zhuyi.predict import Forecaster
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.forecasting import ForecastingTask, SensorDataConfig, WindowBatch, Windows, split_tables
 from zhuyi.training import automatic, start
+from zhuyi.visualize import draw
 
 SENSORS, ROWS, STEP = 7, 300, 20
 BEGIN = datetime(2024, 1, 4, 22, 0)
@@ -224,6 +225,23 @@ def test_scores_are_those_of_the_forecasts(forecaster: Forecaster, table_file: P
     assert scores["windows"] == len(pairs[1])
     whole = evaluate_run(forecaster, Wanted(files=[str(table_file)]))
     assert whole["windows"] > 4 * scores["windows"]
+
+
+def test_tables_without_times_are_used_by_their_beginning(
+    forecaster: Forecaster, table_file: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.csv"
+    lines = table_file.read_text(encoding="utf-8").splitlines()
+    bare.write_text("\n".join(line.partition(",")[2] for line in lines), encoding="utf-8")
+    expected = evaluate_run(forecaster, Wanted(files=[str(table_file)]))
+    found = evaluate_run(forecaster, Wanted(files=[str(bare)], start=f"{BEGIN}"))
+    assert found["mae"] == expected["mae"] and found["windows"] == expected["windows"]
+    with pytest.raises(InputError, match=r"bare.csv: no column of times .*--start"):
+        evaluate_run(forecaster, Wanted(files=[str(bare)]))
+    with pytest.raises(InputError, match="--start is for a table given by --test FILE"):
+        evaluate_run(forecaster, Wanted(start=f"{BEGIN}"))
+    draw(forecaster, str(bare), tmp_path / "map.png", start=f"{BEGIN}")
+    assert (tmp_path / "map.png").stat().st_size > 5_000
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])

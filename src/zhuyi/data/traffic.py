@@ -246,7 +246,7 @@ def _time_column(file: str, header: Sequence[str], layout: TableLayout) -> str |
     if found is None:
         raise InputError(
             f"{file}: no column of times among {', '.join(header[:NAMED])}, ...; name it by data.time_column, or say "
-            "when the first row is and how far rows are apart, by data.start and data.step_minutes"
+            "when the first row is and how far rows are apart, by data.start (--start of a run) and data.step_minutes"
         )
     return found
 

@@ -367,13 +367,16 @@ def horizon_scores(errors: ForecastErrors, config: SensorDataConfig) -> dict[str
     return scores
 
 
-def windows_of(tables: Sequence[str], config: SensorDataConfig, batch_tokens: int) -> Windows:
+def windows_of(tables: Sequence[str], config: SensorDataConfig, batch_tokens: int, start: str = "") -> Windows:
     """The windows of a run's own test part, or of files, to score forecasts on.
 
+    Args:   start: the time of the first row of a file without a column of times.
     Raises: InputError: there is none.
     """
+    if start and not tables:
+        raise InputError("--start is for a table given by --test FILE; leave it out")
     if tables:
-        table = read_tables(tables, later_layout(config), config.sensors, step_minutes=config.step_minutes)
+        table = read_tables(tables, later_layout(config, start), config.sensors, step_minutes=config.step_minutes)
     else:
         found = split_tables(config)
         if "test" not in found:

@@ -41,6 +41,7 @@ def draw(
     rollout: bool = False,
     sensor: str = "",
     begin: str = "",
+    start: str = "",
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw where a model looks in a text, or its positions, into the kind of file that the name of `out` ends in.
@@ -52,17 +53,19 @@ def draw(
             options: `task` or `prefix`, as `Translator.attention` takes them.
             layer, head: from 1; None is the last layer, and the heads' mean beside each head.
             rollout: of a picture, what all layers together looked at, alone.
-            sensor, begin: of a run that forecasts, whose `text` is a table: which sensor, and the first step to come.
+            sensor, begin, start: of a run that forecasts, whose `text` is a table: which sensor, the first step to
+            come, and the time of the first row, where there is no column of times.
     Raises: InputError: no text, no such place, layer or head, another kind of file, or the extra `plot` is missing.
     """
     if isinstance(predictor, Forecaster):
         _check_file(out, (".png",))
         if text is None or target is not None or positions or rollout or any((options or {}).values()):
             raise InputError("of a run that forecasts give a table of recent measurements, and no option of texts")
-        draw_sensor_maps(predictor.attention(text, begin=begin), out, sensor=sensor, layer=layer, head=head)
+        maps = predictor.attention(predictor.read(text, start=start), begin=begin)
+        draw_sensor_maps(maps, out, sensor=sensor, layer=layer, head=head)
         return
-    if sensor or begin:
-        raise InputError("--sensor and --begin are for runs that forecast; leave them out")
+    if sensor or begin or start:
+        raise InputError("--sensor, --begin and --start are for runs that forecast; leave them out")
     if isinstance(predictor, PictureClassifier):
         _check_file(out, (".png",))
         if text is None or target is not None or positions or any((options or {}).values()):
