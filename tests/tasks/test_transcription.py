@@ -1,5 +1,7 @@
 """Windows, search, guards and seams, by a model that hears what a script says."""
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -195,6 +197,33 @@ def test_at_a_seam_with_times_nothing_is_lost(before: str, after: str, found: st
 
     left, right = _at_seam_by_times(segments(before), segments(after), Stretch(24 * RATE, 54 * RATE, "", 6 * RATE))
     assert [replace(each, flags=()) for each in left + right] == segments(found)
+
+
+def test_what_is_heard_later_keeps_no_silence(tokenizer: Tokenizer) -> None:
+    made: list[weakref.ref[np.ndarray]] = []
+
+    def recordings(*sounds: np.ndarray) -> Iterator[np.ndarray]:
+        for sound in sounds:
+            samples = sound.copy()
+            made.append(weakref.ref(samples))
+            yield samples
+            del samples
+
+    model = Scripted(tokenizer, [("one", 20.0)])
+    found = transcribe(model, tokenizer, recordings(silence(2), silence(2)), GREEDY)
+    assert next(found).text == "" and len(made) == 1  # handed out before the second is read
+    made.clear()
+    long = np.concatenate([speech(1.0), silence(20)])
+    alive: list[int] = []
+
+    def counted() -> Iterator[np.ndarray]:
+        for samples in recordings(*[long] * 5):
+            yield samples
+            del samples
+            alive.append(sum(each() is not None for each in made))
+
+    assert [each.text for each in transcribe(model, tokenizer, counted(), GREEDY)] == ["one"] * 5
+    assert max(alive) <= 2
 
 
 def test_what_a_model_has_no_sign_for_is_refused(tokenizer: Tokenizer) -> None:

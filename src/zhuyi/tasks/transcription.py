@@ -171,6 +171,19 @@ class SpeechModel(Protocol):
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What is kept of a recording until it is heard.
+
+    Args:   length: samples.
+            pieces: the sound of those stretches that are not quiet.
+    """
+
+    length: int
+    stretches: list[Stretch]
+    pieces: list[np.ndarray]
+
+
+@dataclass(frozen=True)
 class Heard:
     """What a model hears in one window.
 
@@ -200,10 +213,11 @@ def transcribe(
     Args:   recordings: (N,) float32 samples, 16,000 a second.
     """
     listener = Listener(model, tokenizer, config, manner or Manner())
-    waiting: list[tuple[np.ndarray, list[Stretch]]] = []
+    waiting: list[Cut] = []
     for samples in recordings:
-        waiting.append((samples, listener.cut(samples)))
-        if sum(len(stretches) for _, stretches in waiting) >= TOGETHER:
+        waiting.append(listener.cut_up(samples))
+        loud = sum(len(each.pieces) for each in waiting)
+        if loud >= TOGETHER or not loud:  # where there is nothing to hear, there is nothing to wait for
             yield from listener.hear_all(waiting)
             waiting = []
     yield from listener.hear_all(waiting)
@@ -234,15 +248,21 @@ class Listener:
         samples = windowed(list(pieces), self.window_seconds).to(self.device)
         return log_mel(samples, self.model.config.num_mel_bins)
 
-    def hear_all(self, cut: Sequence[tuple[np.ndarray, list[Stretch]]]) -> Iterator[Transcription]:
+    def cut_up(self, samples: np.ndarray) -> Cut:
+        """The recording without what is not to be heard, and without hold on the rest."""
+        stretches = self.cut(samples)
+        pieces = [samples[each.start : each.end].copy() for each in stretches if not each.quiet]
+        return Cut(len(samples), stretches, pieces)
+
+    def hear_all(self, cut: Sequence[Cut]) -> Iterator[Transcription]:
         """The transcriptions of recordings that are cut already."""
-        loud = [(i, stretch) for i, (_, stretches) in enumerate(cut) for stretch in stretches if not stretch.quiet]
-        pieces = [cut[i][0][stretch.start : stretch.end] for i, stretch in loud]
-        languages = self._languages([i for i, _ in loud], pieces)
-        heard = iter(self.hear(pieces, [languages[i] for i, _ in loud]))
-        for i, (samples, stretches) in enumerate(cut):
-            found = [(stretch, None if stretch.quiet else next(heard)) for stretch in stretches]
-            yield self._transcription(len(samples), found, languages.get(i, ""))
+        owners = [i for i, each in enumerate(cut) for _ in each.pieces]
+        pieces = [piece for each in cut for piece in each.pieces]
+        languages = self._languages(owners, pieces)
+        heard = iter(self.hear(pieces, [languages[i] for i in owners]))
+        for i, each in enumerate(cut):
+            found = [(stretch, None if stretch.quiet else next(heard)) for stretch in each.stretches]
+            yield self._transcription(each.length, found, languages.get(i, ""))
 
     def hear(self, pieces: Sequence[np.ndarray], languages: Sequence[str]) -> list[Heard]:
         """What is said in windows, each by itself; what is not believed is tried again at the next temperature."""
