@@ -1,5 +1,7 @@
 """Long recordings are cut where nobody speaks; silence and what is too steady for speech are told apart."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,20 @@ def test_a_pause_is_where_it_is_cut() -> None:
     assert seconds(loud[2]) == pytest.approx((6.3, 7.4), abs=0.11)
     assert [each.quiet for each in found] == ["", "", "silence", ""]
     assert len([each for each in cut_into_stretches(sound, 3.0, Pauses(pause_seconds=0.3)) if not each.quiet]) == 3
+
+
+def test_a_recording_of_many_spans_is_smoothed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    convolve = np.convolve
+
+    def counted(levels: np.ndarray, *others: Any) -> np.ndarray:
+        seen.append(len(levels))
+        return convolve(levels, *others)
+
+    monkeypatch.setattr(np, "convolve", counted)
+    sound = np.concatenate([part for seed in range(10) for part in (speech(1.5, seed), silence(1.5))])
+    cut_into_stretches(sound, 4.0, Pauses())
+    assert seen.count(len(sound) // 320) == 1
 
 
 def test_everything_loud_is_in_a_stretch_that_fits() -> None:

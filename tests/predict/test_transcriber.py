@@ -1,6 +1,7 @@
 """The forms in which a transcription is written."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -40,6 +41,11 @@ def test_json() -> None:
     assert values["segments"][0]["log_prob"] == -0.12346 and values["segments"][1]["flags"] == ["joined"]
     assert values["without_speech"] == [{"start": 1.5, "end": 3661.0, "reason": "silence"}]
     assert "file" not in json.loads(as_json(FOUND))
+
+
+def test_json_has_no_infinity() -> None:
+    line = as_json(Transcription(1.0, (Segment(0.0, 1.0, "one", -math.inf),)))
+    assert "Infinity" not in line and json.loads(line)["segments"][0]["log_prob"] is None
 
 
 def test_arrays_are_one_row_of_finite_samples() -> None:

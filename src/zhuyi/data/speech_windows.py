@@ -52,6 +52,9 @@ class Pauses:
 def cut_into_stretches(samples: np.ndarray, window_seconds: float, pauses: Pauses) -> list[Stretch]:
     """The stretches of a recording in order; silence of less than a second between them is not named."""
     levels = _levels(samples)
+    if not len(samples):
+        return []
+    smooth = np.convolve(levels, np.ones(SMOOTHING_FRAMES) / SMOOTHING_FRAMES, "same")
     found: list[Stretch] = []
     end = 0
     for first, last in _loud_spans(levels, window_seconds, pauses):
@@ -59,12 +62,12 @@ def cut_into_stretches(samples: np.ndarray, window_seconds: float, pauses: Pause
         if start - end >= SAMPLE_RATE_HZ:
             found.append(Stretch(end, start, "silence"))
         steady = False
-        for part in _fitting(levels, first, stop, window_seconds):
+        for part in _fitting(levels, smooth, first, stop, window_seconds):
             if part.end - part.start >= STEADY_SECONDS * SAMPLE_RATE_HZ:  # a shorter rest is as what it is the rest of
                 steady = _is_steady(samples[part.start : part.end], pauses.steady_db)
             found.append(Stretch(part.start, part.end, "steady", part.overlap) if steady else part)
         end = stop
-    if len(samples) - end >= SAMPLE_RATE_HZ or (len(samples) and not found):
+    if len(samples) - end >= SAMPLE_RATE_HZ or not found:
         found.append(Stretch(end, len(samples), "silence"))
     return found
 
@@ -120,8 +123,6 @@ def _levels(samples: np.ndarray, frame: int = FRAME) -> np.ndarray:
 
 def _loud_spans(levels: np.ndarray, window_seconds: float, pauses: Pauses) -> Iterator[tuple[int, int]]:
     """Frames from where to where something is loud, with margins; across pauses that are too short to cut at."""
-    if not len(levels):
-        return
     loud = levels > np.maximum(pauses.quiet_db, _peaks_nearby(levels, window_seconds) - BELOW_PEAK_DB)
     places = np.flatnonzero(loud)
     if not len(places):
@@ -141,11 +142,10 @@ def _peaks_nearby(levels: np.ndarray, window_seconds: float) -> np.ndarray:
     return np.repeat(around, block)[: len(levels)]
 
 
-def _fitting(levels: np.ndarray, first: int, stop: int, window_seconds: float) -> Iterator[Stretch]:
+def _fitting(levels: np.ndarray, smooth: np.ndarray, first: int, stop: int, window_seconds: float) -> Iterator[Stretch]:
     """Cut a span into stretches that fit a window: at its faintest moments, or overlapping where there is none."""
     window = int(window_seconds * SAMPLE_RATE_HZ)
     start, overlap = first * FRAME, 0
-    smooth = np.convolve(levels, np.ones(SMOOTHING_FRAMES) / SMOOTHING_FRAMES, "same")
     while stop - start > window:
         frames = slice((start + window // 2) // FRAME, (start + window) // FRAME)
         dip = frames.start + int(smooth[frames].argmin())

@@ -1,6 +1,7 @@
 """A speech run in memory: recordings to texts with times, as text, subtitles or JSON, and where the model listened."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -197,7 +198,8 @@ def as_json(found: Transcription, path: str = "") -> str:
     segments = [
         asdict(each)
         | {name: round(getattr(each, name), 3) for name in ("start", "end", "temperature")}
-        | {name: round(getattr(each, name), 5) for name in ("log_prob", "no_speech")}
+        | {"log_prob": round(each.log_prob, 5) if math.isfinite(each.log_prob) else None}  # JSON has no infinity
+        | {"no_speech": round(each.no_speech, 5)}
         for each in found.segments
     ]
     without = [{"start": round(p.start, 3), "end": round(p.end, 3), "reason": p.reason} for p in found.without_speech]
