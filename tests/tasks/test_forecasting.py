@@ -241,6 +241,8 @@ def test_tables_without_times_are_used_by_their_beginning(
     with pytest.raises(InputError, match="--start is for a table given by --test FILE"):
         evaluate_run(forecaster, Wanted(start=f"{BEGIN}"))
     draw(forecaster, str(bare), tmp_path / "map.png", start=f"{BEGIN}")
+    with pytest.raises(InputError, match="give a table of recent measurements, and no option of texts"):
+        draw(forecaster, str(bare), tmp_path / "map.png", place="cross", start=f"{BEGIN}")
     assert (tmp_path / "map.png").stat().st_size > 5_000
 
 

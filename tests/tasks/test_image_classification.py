@@ -346,6 +346,7 @@ def test_a_picture_of_what_was_looked_at(classifier: PictureClassifier, photos: 
         ({"head": 0}, "there is no head 0"),
         ({"rollout": True, "head": 1}, "leave --layer and --head out"),
         ({"target": "x"}, "no option of texts"),
+        ({"place": "nonsense"}, "no option of texts"),
     ):
         with pytest.raises(InputError, match=message):
             draw(classifier, picture, tmp_path / "x.png", **wrong)

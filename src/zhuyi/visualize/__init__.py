@@ -59,7 +59,7 @@ def draw(
     """
     if isinstance(predictor, Forecaster):
         _check_file(out, (".png",))
-        if text is None or target is not None or positions or rollout or any((options or {}).values()):
+        if text is None or target is not None or place or positions or rollout or any((options or {}).values()):
             raise InputError("of a run that forecasts give a table of recent measurements, and no option of texts")
         maps = predictor.attention(predictor.read(text, start=start), begin=begin)
         draw_sensor_maps(maps, out, sensor=sensor, layer=layer, head=head)
@@ -68,7 +68,7 @@ def draw(
         raise InputError("--sensor, --begin and --start are for runs that forecast; leave them out")
     if isinstance(predictor, PictureClassifier):
         _check_file(out, (".png",))
-        if text is None or target is not None or positions or any((options or {}).values()):
+        if text is None or target is not None or place or positions or any((options or {}).values()):
             raise InputError("of a run that labels pictures give the picture's file, and no option of texts")
         draw_overlay(predictor.attention(text), out, layer=layer, head=head, rolled=rollout)
         return
