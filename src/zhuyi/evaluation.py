@@ -46,7 +46,7 @@ class Wanted:
     Args:   files: what to score on; the run's own test files where None.
             columns: of pairs, source and target; of labelled texts, label, text and perhaps a second text.
             beam, alpha, lowercase: of translations; None or False where not given.
-            output: where what the model answers is written too, one a line.
+            output: where what the model answers is written too, one a line; of pictures behind the file's name.
             task, prefix: of a run that does several tasks, as `Translator` takes them.
             joined: of recordings, so many are scored as one, with pauses between; None where not given.
             start: of a table without times in `files`, the time of its first row; None where not given.
@@ -196,12 +196,13 @@ def _evaluate_pictures(classifier: PictureClassifier, wanted: Wanted, warn: Call
     report = CleaningReport(things="pictures")
     pictures = list_pictures(_files(wanted, data.test), labels, report)
     numbers = {name: number for number, name in enumerate(labels)}
-    expected, found, probabilities = list[int](), list[int](), list[float]()
+    names, expected, found, probabilities = list[str](), list[int](), list[int](), list[float]()
     started = time.perf_counter()
     stream = read_pictures(pictures, data.shape, report)
     while chunk := list(islice(stream, PICTURES_A_CHUNK)):
         labelled = [number_of(pictures[row].label, numbers, (pictures[row].name, 0)) for row, _ in chunk]
         probs = picture_probabilities(classifier.model, np.stack([pixels for _, pixels in chunk]), data)
+        names += [pictures[row].name for row, _ in chunk]
         expected += labelled
         probabilities += probs[np.arange(len(chunk)), labelled].tolist()
         found += probs.argmax(axis=1).tolist()
@@ -209,7 +210,7 @@ def _evaluate_pictures(classifier: PictureClassifier, wanted: Wanted, warn: Call
     if report.dropped:
         warn(report.summary())
     if wanted.output:
-        _write_lines(wanted.output, (labels[number] for number in found))
+        _write_lines(wanted.output, (f"{name}\t{labels[each]}" for name, each in zip(names, found, strict=True)))
     return {
         "valid_loss": _mean_loss(probabilities),
         **classification_scores(found, expected, len(labels)),

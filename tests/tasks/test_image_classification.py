@@ -85,11 +85,14 @@ def classifier(run: Path) -> PictureClassifier:
 
 def test_colours_are_told_apart(run: Path, classifier: PictureClassifier, tmp_path: Path) -> None:
     assert classifier.labels == ("blue", "red")
-    scores = evaluate_run(classifier, Wanted(output=tmp_path / "labels.txt"))
+    scores = evaluate_run(classifier, Wanted())
     assert scores["accuracy"] == scores["macro_f1"] == 1.0 and scores["pictures"] == 30
-    assert (tmp_path / "labels.txt").read_text(encoding="utf-8").split() == ["blue"] * 15 + ["red"] * 15
     others = write_pictures(tmp_path / "others", 4, seed=1)
-    assert evaluate_run(classifier, Wanted([str(others)]))["pictures"] == 8
+    (others / "blue" / "1.png").write_text("no picture", encoding="utf-8")
+    assert evaluate_run(classifier, Wanted([str(others)], output=tmp_path / "labels.txt"))["pictures"] == 7
+    names = [(label, i) for label in COLOURS for i in range(4) if (label, i) != ("blue", 1)]
+    lines = (tmp_path / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == [f"{others / label / str(i)}.png\t{label}" for label, i in names]
 
 
 def test_sizes_and_numbers_are_found_in_the_data(run: Path) -> None:
