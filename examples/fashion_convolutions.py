@@ -1,10 +1,12 @@
 """A small convolutional network beside ViT on Fashion-MNIST: the same pictures, augmentation, steps and optimizer.
 
     python examples/fashion_convolutions.py                       # as long as the recipe says, or
-    python examples/fashion_convolutions.py --minutes 40          # as long as ViT took
+    python examples/fashion_convolutions.py --minutes 40          # no longer than ViT took
 
-It reads recipes/image-classification_fashion-mnist_vit-small.toml, so that nothing but the network differs: two blocks
-of convolutions over 28 x 28 and 14 x 14, and a third over 7 x 7, each of two convolutions of 3 x 3 with batch
+Cut off by --minutes, the learning rate has not fallen to its end. Its last weights are tested, where a run's are the
+mean of some checkpoints, and it always computes in bfloat16. Otherwise it reads
+recipes/image-classification_fashion-mnist_vit-small.toml, so that the network alone differs: two blocks of convolutions
+over 28 x 28 and 14 x 14, and a third over 7 x 7, each of two convolutions of 3 x 3 with batch
 normalisation, then the mean over the picture and one affine map. It prints one JSON object with the test accuracy.
 """
 
@@ -50,7 +52,7 @@ def _block(before: int, width: int) -> list[nn.Module]:
 def main() -> None:
     """Train and test."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=math.inf, help="end the schedule here; the recipe's otherwise")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="cut training off here, if sooner")
     parser.add_argument("--steps", type=int, help="in place of the recipe's")
     parser.add_argument("--out", type=Path, default=Path("runs/fashion-convolutions"), help="where pictures are cached")
     options = parser.parse_args()
@@ -76,7 +78,7 @@ def main() -> None:
 
 
 def train(model: nn.Module, task: ImageClassificationTask, settings: object, started: float, minutes: float) -> int:
-    """The recipe's steps, at the recipe's learning rates, in bfloat16 where the recipe would be; returns how many."""
+    """The recipe's steps, at the recipe's learning rates, in bfloat16; returns how many."""
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=settings.betas, eps=settings.epsilon, weight_decay=settings.weight_decay
     )
