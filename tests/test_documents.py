@@ -28,7 +28,7 @@ from zhuyi.tasks.speech_data import SpeechDataConfig
 from zhuyi.tasks.text_classification import LabelledDataConfig
 from zhuyi.tasks.text_data import TextDataConfig
 from zhuyi.tasks.transcription import TranscriptionConfig
-from zhuyi.training.automatic import SIZES, Size
+from zhuyi.training.automatic.pairs import SIZES, Size
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").rglob("*.md")]

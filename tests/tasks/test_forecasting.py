@@ -336,7 +336,7 @@ def test_attention_of_sensors(groups: int, table_file: Path, tmp_path: Path) -> 
 def test_a_recipe_is_made_from_the_tables_counts(
     table_file: Path, edges_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(automatic, "memory_gib", lambda: 8.0)
+    monkeypatch.setattr(automatic.sensors, "memory_gib", lambda: 8.0)
     files = {"train": [str(table_file)], "valid": [], "test": []}
     said: list[str] = []
     changes = ["data.history_steps=6", "data.forecast_steps=4", "train.max_steps=7"]
@@ -348,7 +348,7 @@ def test_a_recipe_is_made_from_the_tables_counts(
     assert (config.model.d_model, config.model.days, config.data.slots_a_day) == (32, "workday", 48)
     assert (config.model.num_groups, config.train.max_steps) == (0, 7)
     assert "7 sensors every 20 minutes" in said[0]
-    monkeypatch.setattr(automatic, "MOST_SENSORS_IN_PAIRS", 6)
+    monkeypatch.setattr(automatic.sensors, "MOST_SENSORS_IN_PAIRS", 6)
     values, _ = automatic.AUTOMATIC["forecasting"](automatic.Given(files))
     assert values["model"]["num_groups"] == round(SENSORS / (2 * SENSORS) ** (1 / 3))
     with pytest.raises(InputError, match=r"bare.csv: no column of times"):

@@ -10,8 +10,8 @@ from tests.tiny import number_pairs, write_pairs
 from zhuyi.config import RunConfig, parse_config
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder
-from zhuyi.training import automatic
-from zhuyi.training.automatic import as_toml, automatic_recipe
+from zhuyi.training.automatic import as_toml, pairs
+from zhuyi.training.automatic.pairs import automatic_recipe
 from zhuyi.training.start import choose_config
 
 COUNTS = (100, 5_000, 50_000)
@@ -21,8 +21,8 @@ NOTHING: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores, 8 GiB, no GPU."""
-    monkeypatch.setattr(automatic, "num_cores", lambda: 2)
-    monkeypatch.setattr(automatic, "memory_gib", lambda: 8.0)
+    monkeypatch.setattr(pairs, "num_cores", lambda: 2)
+    monkeypatch.setattr(pairs, "memory_gib", lambda: 8.0)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
@@ -40,8 +40,8 @@ def made(file: Path, extra: dict[str, list[str]] | None = None) -> tuple[dict[st
 @pytest.fixture(scope="module")
 def configs(files: dict[int, Path]) -> dict[int, RunConfig]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(automatic, "num_cores", lambda: 2)
-        patch.setattr(automatic, "memory_gib", lambda: 8.0)
+        patch.setattr(pairs, "num_cores", lambda: 2)
+        patch.setattr(pairs, "memory_gib", lambda: 8.0)
         patch.setattr("torch.cuda.is_available", lambda: False)
         return {count: parse_config(made(file)[0], "automatic") for count, file in files.items()}
 
@@ -100,7 +100,7 @@ def test_the_reasons_name_the_facts(files: dict[int, Path], configs: dict[int, R
 def test_little_memory_gives_small_batches(
     files: dict[int, Path], configs: dict[int, RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(automatic, "memory_gib", lambda: 1.0)
+    monkeypatch.setattr(pairs, "memory_gib", lambda: 1.0)
     less = parse_config(made(files[50_000])[0], "automatic").train.batch_tokens
     assert 500 < less < configs[50_000].train.batch_tokens
 
