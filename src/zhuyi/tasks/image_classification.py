@@ -33,7 +33,7 @@ from zhuyi.data.pairs import CleaningReport
 from zhuyi.data.splitting import split_off
 from zhuyi.errors import InputError
 from zhuyi.machine import num_cores
-from zhuyi.metrics.classification_scores import classification_scores
+from zhuyi.tasks.labelling import label_samples, label_scores
 from zhuyi.tasks.text_classification import find_labels, number_of
 
 Announce = Callable[[str], None]
@@ -257,32 +257,16 @@ class ImageClassificationTask:
     @torch.inference_mode()
     def evaluate(self, model: PictureModel) -> dict[str, Any]:
         """`valid_loss`, `accuracy` and `macro_f1` of the validation pictures."""
-        batches = self._batches["valid"]
         device = next(model.parameters()).device
-        total, found, expected = 0.0, list[int](), list[int]()
-        for rows in batches.order(0, shuffle=False):
-            batch = batches.load(rows).to(device)
-            logits = wide_logits(model, batch.images)
-            total += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
-            found += logits.argmax(dim=-1).tolist()
-            expected += batch.labels.tolist()
-        return {
-            "valid_loss": total / len(expected),
-            **classification_scores(found, expected, len(self.config.labels)),
-        }
+        return label_scores(
+            self._batches["valid"], lambda batch: wide_logits(model, batch.images), len(self.config.labels), device
+        )
 
     @torch.inference_mode()
     def samples(self, model: PictureModel, count: int = 2) -> list[tuple[str, str, str]]:
         """Name, likeliest label and true one of some validation pictures, the same each time."""
-        batches = self._batches["valid"]
-        rows = np.array([len(batches) * i // count for i in range(count)])
-        batch = batches.load(rows).to(next(model.parameters()).device)
-        probs = wide_logits(model, batch.images).softmax(dim=-1)
-        labels = self.config.labels
-        return [
-            (name, f"{labels[int(row.argmax())]} ({float(row.max()):.0%})", labels[label])
-            for name, row, label in zip(batches.lines(rows), probs, batch.labels.tolist(), strict=True)
-        ]
+        batches, device = self._batches["valid"], next(model.parameters()).device
+        return label_samples(batches, lambda batch: wide_logits(model, batch.images), self.config.labels, device, count)
 
 
 def wide_logits(model: PictureModel, images: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from zhuyi.data.encoder_rows import EncoderRow, encode_rows, encoder_vocab_size,
 from zhuyi.data.labelled_texts import Form, Header, LabelledText, Layout
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
 from zhuyi.errors import InputError
-from zhuyi.metrics.classification_scores import classification_scores
 from zhuyi.tasks.encoder_data import (
     Announce,
     check_encoder_data,
@@ -25,6 +24,7 @@ from zhuyi.tasks.encoder_data import (
     prepare_texts,
     prepare_tokenizer,
 )
+from zhuyi.tasks.labelling import label_samples, label_scores
 
 ROW_COLUMNS: dict[str, Literal["ids", "text"]] = {"ids": "ids", "first": "ids", "label": "ids", "text": "text"}
 # More are no labels: the column is that of texts, or of numbers.
@@ -209,7 +209,7 @@ class TextClassificationTask:
         self, model: ClassifyingModel, batch: LabelledBatch, *, smoothing: float = 0.0
     ) -> tuple[Tensor, Tensor, int]:
         """The summed loss to minimise, the summed negative log-likelihood, and how many texts they are of."""
-        logits = label_logits(model, batch.ids, batch.mask, batch.segments)
+        logits = _logits(model, batch)
         nll = F.cross_entropy(logits, batch.labels, reduction="sum")
         if not smoothing:
             return nll, nll.detach(), len(batch.labels)
@@ -219,35 +219,21 @@ class TextClassificationTask:
     @torch.inference_mode()
     def evaluate(self, model: ClassifyingModel) -> dict[str, Any]:
         """`valid_loss`, `accuracy` and `macro_f1` of the validation texts."""
-        batches = self._batches["valid"]
         device = next(model.parameters()).device
-        total, found, expected = 0.0, list[int](), list[int]()
-        for rows in batches.order(0, shuffle=False):
-            batch = batches.load(rows).to(device)
-            logits = label_logits(model, batch.ids, batch.mask, batch.segments)
-            total += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
-            found += logits.argmax(dim=-1).tolist()
-            expected += batch.labels.tolist()
-        return {
-            "valid_loss": total / len(expected),
-            **classification_scores(found, expected, len(self.config.labels)),
-        }
+        return label_scores(
+            self._batches["valid"], lambda batch: _logits(model, batch), len(self.config.labels), device
+        )
 
     @torch.inference_mode()
     def samples(self, model: ClassifyingModel, count: int = 2) -> list[tuple[str, str, str]]:
         """Text, likeliest label and true one of some validation texts, the same each time."""
-        batches = self._batches["valid"]
-        rows = np.array([len(batches) * i // count for i in range(count)])
-        batch = batches.load(rows).to(next(model.parameters()).device)
-        probs = label_logits(model, batch.ids, batch.mask, batch.segments).softmax(dim=-1)
-        return [
-            (
-                line[:SHOWN],
-                f"{self.config.labels[int(row.argmax())]} ({float(row.max()):.0%})",
-                self.config.labels[label],
-            )
-            for line, row, label in zip(batches.lines(rows), probs, batch.labels.tolist(), strict=True)
-        ]
+        batches, device = self._batches["valid"], next(model.parameters()).device
+        found = label_samples(batches, lambda batch: _logits(model, batch), self.config.labels, device, count)
+        return [(line[:SHOWN], likeliest, label) for line, likeliest, label in found]
+
+
+def _logits(model: ClassifyingModel, batch: LabelledBatch) -> Tensor:
+    return label_logits(model, batch.ids, batch.mask, batch.segments)
 
 
 def label_logits(model: ClassifyingModel, ids: Tensor, mask: Tensor, segments: Tensor) -> Tensor:
