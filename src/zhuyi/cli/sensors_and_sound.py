@@ -1,0 +1,64 @@
+"""Tables of sensors and recordings in; forecasts and texts out."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zhuyi.cli.options import Beam, Begin, Precision, Run, Start, say
+
+
+def forecast(
+    run: Run,
+    input_: Annotated[Path, typer.Option("--input", help="Recent measurements: .csv or .parquet, a column a sensor.")],
+    steps: Annotated[int | None, typer.Option(help="How many; all that the run was trained for otherwise.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The table to write, .csv; standard output otherwise.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A .png with history, forecast and, where known, truth.")] = None,
+    sensor: Annotated[
+        list[str] | None, typer.Option(help="A sensor to plot; may be given several times; the liveliest otherwise.")
+    ] = None,
+    begin: Begin = "",
+    start: Start = "",
+) -> None:
+    """Forecast what sensors will measure from what they measured of late."""
+    from zhuyi.predict import load
+    from zhuyi.visualize import plot_forecast
+
+    forecaster = load(run, command="forecast")
+    found = forecaster.forecast(forecaster.read(input_, start=start), steps, begin=begin)
+    if plot is not None:
+        plot_forecast(found, plot, sensors=sensor or ())
+    if out is not None:
+        found.write(out)
+    else:
+        typer.echo(found.as_csv(), nl=False)
+
+
+def transcribe(
+    run: Run,
+    sounds: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings of any kind, or folders of them.")],
+    format_: Annotated[str, typer.Option("--format", help="txt, srt, vtt, or json: one object a recording.")] = "txt",
+    output: Annotated[
+        Path | None, typer.Option(help="A file; for several recordings a folder, where each gets a file of its name.")
+    ] = None,
+    beam: Beam = None,
+    language: Annotated[
+        str | None, typer.Option(help="Its code, or auto, where the model knows several; the run's own otherwise.")
+    ] = None,
+    translate_: Annotated[
+        bool, typer.Option("--translate", help="Into English, where the model was taught to.")
+    ] = False,
+    times: Annotated[
+        bool | None,
+        typer.Option("--times/--no-times", help="Whether the model writes times; if it can, where not given."),
+    ] = None,
+    precision: Precision = None,
+) -> None:
+    """Write down what is said in recordings of any length; silence and noise have no text."""
+    from zhuyi.predict import load
+    from zhuyi.writing import write_transcriptions
+
+    options = {"beam": beam, "language": language, "task": "translate" if translate_ else "transcribe", "times": times}
+    transcriber = load(run, precision, command="transcribe")
+    write_transcriptions(transcriber, sounds, format_, output, sys.stdout, say, options)
