@@ -1,10 +1,6 @@
 // How curves are painted on a canvas: their colours, lines and markers, the axes around them.
 
-// Told apart by those who see fewer colours too (after Okabe and Ito), each at least 3 to 1 against its ground.
-const COLOURS = {
-  light: ["#0b5cad", "#c2410c", "#00795a", "#8f3f83", "#8a6100", "#1d87b8", "#565f6e"],
-  dark: ["#6cb4ff", "#ff9a57", "#3fd0a3", "#e79cd3", "#ecd04a", "#9be0ff", "#c3cbd7"],
-};
+const COLOURS = 6;  // --series-1 to --series-6 of style.css
 const DASHES = [[], [6, 4]];
 const MORE_DASHES = [[2, 3], [10, 3, 2, 3]];  // once the colours begin anew
 const MARKERS = ["circle", "square", "triangle", "diamond"];
@@ -12,15 +8,8 @@ const FONT_SIZE = 12;
 
 /** How a series looks: `number` counts looks from 0, and those of one number are told apart by `dashed`. */
 export function seriesLook(number, dashed) {
-  const count = COLOURS.light.length;
-  const dash = (number < count ? DASHES : MORE_DASHES)[Number(dashed)];
-  return { colour: number % count, dash, marker: MARKERS[number % MARKERS.length] };
-}
-
-/** The colours that stand out from a text colour's ground. */
-export function coloursBeside(ink) {
-  const [red, green, blue] = ink.match(/[\d.]+/g).map(Number);
-  return COLOURS[red + green + blue > 382 ? "dark" : "light"];
+  const dash = (number < COLOURS ? DASHES : MORE_DASHES)[Number(dashed)];
+  return { colour: `--series-${(number % COLOURS) + 1}`, dash, marker: MARKERS[number % MARKERS.length] };
 }
 
 /** Fit a canvas to the layout, sharp on dense screens, and wipe it; returns its context and the page's colours. */
@@ -41,9 +30,9 @@ function wiped(canvas, layout) {
     context,
     font: `${FONT_SIZE}px ${style.fontFamily}`,
     ink: style.color,
-    faint: style.getPropertyValue("--faint") || style.color,
-    line: style.getPropertyValue("--line") || "#8886",
-    colours: coloursBeside(style.color),
+    faint: style.getPropertyValue("--faint"),
+    line: style.getPropertyValue("--line"),
+    colour: (name) => style.getPropertyValue(name),
   };
 }
 
@@ -60,7 +49,7 @@ export function paint(canvas, layout, given, empty) {
   }
   paintAxes(look, layout, given);
   for (const each of layout.series) {
-    context.strokeStyle = context.fillStyle = look.colours[each.colour];
+    context.strokeStyle = context.fillStyle = look.colour(each.colour);
     context.lineWidth = 1.8;
     context.lineJoin = "round";
     context.setLineDash(each.dash);
@@ -173,7 +162,7 @@ function paintMarker(context, kind, x, y, size) {
 
 /** The place that is pointed at: an upright line, and a marker on each curve. */
 export function paintPointed(canvas, layout, at) {
-  const { context, colours, faint } = wiped(canvas, layout);
+  const { context, colour, faint } = wiped(canvas, layout);
   if (!at) return;
   const x = Math.round(layout.across(at.x)) + 0.5;
   context.strokeStyle = faint;
@@ -182,7 +171,7 @@ export function paintPointed(canvas, layout, at) {
   context.lineTo(x, layout.top + layout.inner);
   context.stroke();
   for (const { series, x: own, y } of at.found) {
-    context.fillStyle = colours[series.colour];
+    context.fillStyle = colour(series.colour);
     paintMarker(context, series.marker, layout.across(own), layout.up(y), 4.5);
   }
 }

@@ -1,7 +1,7 @@
 // Line charts: several series over one axis, read by pointer, by keys, or as a table.
 
 import { axis, extent, written, writtenTime } from "zhuyi/axes.js";
-import { coloursBeside, markerPath, paint, paintPointed, seriesLook } from "zhuyi/curve_painting.js";
+import { markerPath, paint, paintPointed, seriesLook } from "zhuyi/curve_painting.js";
 import { texts } from "zhuyi/language.js";
 
 const t = texts({
@@ -30,22 +30,22 @@ const TABLE_ROWS = 200;
 const STYLE = `
 .curves { position: relative; font-size: .85rem; min-width: 0; }
 .curves .plot { position: relative; border-radius: .3rem; touch-action: pan-y; cursor: crosshair; }
-.curves .plot:focus-visible { outline: 2px solid var(--focus, #c8511b); outline-offset: 2px; }
+.curves .plot:focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; }
 .curves canvas { display: block; position: absolute; inset: 0; }
 .curves .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin: 0 0 .2rem; }
 .curves .legend button { all: unset; cursor: pointer; display: flex; align-items: center; gap: .35rem; min-height: 1.6rem; max-width: 100%; overflow-wrap: anywhere; }
-.curves .legend button:focus-visible { outline: 2px solid var(--focus, #c8511b); outline-offset: 1px; border-radius: .2rem; }
+.curves .legend button:focus-visible { outline: 2px solid var(--focus); outline-offset: 1px; border-radius: .2rem; }
 .curves .legend button[aria-pressed=false] { opacity: .45; text-decoration: line-through; }
 .curves .legend svg { flex: none; }
-.curves .read { position: absolute; z-index: 1; pointer-events: none; padding: .25rem .55rem; border-radius: .35rem; background: var(--card, Canvas); border: 1px solid var(--line, #8888); box-shadow: 0 1px 5px #0003; opacity: .94; max-width: min(20rem, 90%); }
+.curves .read { position: absolute; z-index: 1; pointer-events: none; padding: .25rem .55rem; border-radius: .35rem; background: var(--card); border: 1px solid var(--line); box-shadow: 0 1px 5px #0003; opacity: .94; max-width: min(20rem, 90%); }
 .curves .read div { display: flex; gap: .4rem; align-items: center; }
 .curves .read b { margin-inline-start: auto; padding-inline-start: .6rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.curves details { color: var(--faint, inherit); }
+.curves details { color: var(--faint); }
 .curves summary { cursor: pointer; width: max-content; max-width: 100%; }
 .curves .rows { max-height: 16rem; overflow: auto; }
 .curves table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.curves td, .curves th { text-align: end; padding: .1rem .6rem; border-bottom: 1px solid var(--line, #8888); font-weight: normal; }
-.curves thead th { position: sticky; top: 0; background: var(--card, Canvas); }
+.curves td, .curves th { text-align: end; padding: .1rem .6rem; border-bottom: 1px solid var(--line); font-weight: normal; }
+.curves thead th { position: sticky; top: 0; background: var(--card); }
 `;
 
 /**
@@ -250,12 +250,11 @@ function tell(parts, layout, at, given) {
   const heading = `${given.xLabel ?? "x"} ${xText(given, at.x)}`;
   const values = at.found.map(({ series, x, y }) => [series, written(y) + (x === at.x ? "" : ` (${xText(given, x)})`)]);
   set("valuetext", [heading, ...values.map(([series, value]) => `${series.name} ${value}`)].join(", "));
-  const ink = getComputedStyle(plot).color;
   read.replaceChildren(heading, ...values.map(([series, value]) => {
     const row = document.createElement("div");
     const strong = document.createElement("b");
     strong.textContent = value;
-    row.append(swatch(series, ink), series.name, strong);
+    row.append(swatch(series), series.name, strong);
     return row;
   }));
   const here = layout.across(at.x);
@@ -274,28 +273,27 @@ function described(layout, given) {
 }
 
 /** A piece of a series' line, as the legend shows it. */
-function swatch(series, ink) {
+function swatch(series) {
   const space = "http://www.w3.org/2000/svg";
   const picture = document.createElementNS(space, "svg");
   const line = picture.appendChild(document.createElementNS(space, "line"));
   const dot = picture.appendChild(document.createElementNS(space, "path"));
-  const colour = coloursBeside(ink)[series.colour];
   const write = (element, values) => Object.entries(values).forEach(([key, value]) => element.setAttribute(key, value));
   write(picture, { width: 26, height: 12, "aria-hidden": "true" });
-  write(line, { x1: 0, y1: 6, x2: 26, y2: 6, stroke: colour, "stroke-width": 2, "stroke-dasharray": series.dash.join(" ") });
-  write(dot, { d: markerPath(series.marker, 13, 6, 3), fill: colour });
+  write(line, { x1: 0, y1: 6, x2: 26, y2: 6, "stroke-width": 2, "stroke-dasharray": series.dash.join(" ") });
+  write(dot, { d: markerPath(series.marker, 13, 6, 3) });
+  line.style.stroke = dot.style.fill = `var(${series.colour})`;
   return picture;
 }
 
 /** The series' names, each a button that hides it and brings it back; one alone needs no name. */
 function drawLegend(legend, series, hidden, drawSoon) {
-  const ink = getComputedStyle(legend).color;
   const focused = [...legend.children].indexOf(document.activeElement);
   legend.replaceChildren(...(series.length > 1 ? series : []).map((each) => {
     const button = document.createElement("button");
     button.type = "button";
     button.setAttribute("aria-pressed", !hidden.has(each.name));
-    button.append(swatch(each, ink), each.name);
+    button.append(swatch(each), each.name);
     button.addEventListener("click", () => {
       if (!hidden.delete(each.name)) hidden.add(each.name);
       button.setAttribute("aria-pressed", !hidden.has(each.name));
