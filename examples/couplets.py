@@ -21,6 +21,7 @@ from zhuyi.config import read_recipe
 from zhuyi.data.normalization import contains_han
 from zhuyi.data.pairs import CleaningReport, read_pairs
 from zhuyi.data.special_tokens import UNK_ID
+from zhuyi.errors import InputError
 from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.predict import Translator
 from zhuyi.tasks.pair_data import PairData, PairDataConfig, prepare_pair_data
@@ -180,4 +181,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -13,6 +13,7 @@ normalisation, then the mean over the picture and one affine map. It prints one 
 import argparse
 import json
 import math
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from zhuyi.config import read_recipe
+from zhuyi.errors import InputError
 from zhuyi.tasks.image_classification import ImageClassificationTask, PictureBatches, prepare_pictures
 from zhuyi.training.loop import seed_step
 from zhuyi.training.schedules import learning_rate
@@ -115,4 +117,8 @@ def accuracy(model: nn.Module, batches: PictureBatches) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

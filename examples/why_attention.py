@@ -5,6 +5,7 @@
 Writes what docs/why-attention.md shows. `--quick` does all of it within seconds, on made-up pairs.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -16,6 +17,7 @@ from studies import Contender, arguments, conditions, publish, table, test_pairs
 from torch import Tensor
 
 from zhuyi.data.special_tokens import BOS_ID
+from zhuyi.errors import InputError
 from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.visualize import draw, figures
 
@@ -230,4 +232,8 @@ What the GRU with additive attention looked at, translating one sentence:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -8,6 +8,7 @@ paper's, and attention itself is never touched.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from studies import Contender, arguments, conditions, publish, table, test_pairs
 from torch import Tensor, nn
 
 from zhuyi.data.normalization import contains_han
+from zhuyi.errors import InputError
 from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.models import MODELS, Architecture
 from zhuyi.models.transformer import Transformer, TransformerConfig
@@ -290,4 +292,8 @@ The tokens nearest to a token, by the cosine of their embeddings:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
