@@ -20,7 +20,7 @@ from zhuyi.data.pairs import STANDARD_INPUT, read_lines
 from zhuyi.data.windows import windows, windows_as_they_come
 from zhuyi.errors import InputError
 from zhuyi.predict import Classification, Classifier, PictureClassifier, Translator, WordFiller
-from zhuyi.tasks.translation import Translation
+from zhuyi.tasks.text_parts import Translation
 
 
 def translate_stream(

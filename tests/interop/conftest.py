@@ -12,7 +12,7 @@ from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizers
 from zhuyi.decoding import Rule, Search, run
 from zhuyi.decoding.requests import Request
 from zhuyi.predict import Translator
-from zhuyi.tasks.translation import _begin
+from zhuyi.tasks.text_search import begin
 from zhuyi.training.loop import build_model
 
 TEXTS = ["三五。", "零七八二。", "一二三四五六。", "九九。", "六三一。"]
@@ -51,7 +51,7 @@ def write() -> Callable[..., list[tuple[tuple[int, ...], float]]]:
     ) -> list[tuple[tuple[int, ...], float]]:
         model = translator.model
         loop = Search(
-            lambda requests: _begin(model, requests, torch.device("cpu")), model.step, rule, eos_id=EOS_ID, stream=False
+            lambda requests: begin(model, requests, torch.device("cpu")), model.step, rule, eos_id=EOS_ID, stream=False
         )
         requests = [
             Request(i, tuple(translator.source_tokenizer.encode(text)), max_new_tokens) for i, text in enumerate(texts)

@@ -22,7 +22,7 @@ from zhuyi.models.seq2seq import PUBLISHED_SIZES, Seq2Seq, Seq2SeqConfig
 from zhuyi.nn import dropout as dropout_module
 from zhuyi.nn.maps import Maps
 from zhuyi.predict import Translator
-from zhuyi.tasks.translation import Translation
+from zhuyi.tasks.text_parts import Translation
 from zhuyi.visualize import draw
 
 CONFIG = Seq2SeqConfig(d_model=14, dropout=0.0, max_len=40, source_vocab_size=19, target_vocab_size=23)

@@ -21,7 +21,7 @@ from zhuyi.models.t5 import (
 )
 from zhuyi.nn.maps import Maps
 from zhuyi.run_folder import named_weights, read_tensors, set_weights
-from zhuyi.tasks.translation import _begin
+from zhuyi.tasks.text_search import begin
 
 TINY = T5Config(
     d_model=14, num_heads=2, head_dim=5, d_ff=22, num_encoder_layers=2, num_decoder_layers=3,
@@ -352,7 +352,7 @@ def test_every_distance_is_in_their_bucket() -> None:
 def write(model: T5, sources: list[list[int]], rule: Rule, max_new_tokens: int) -> list[list[int]]:
     """The search alone, without the filters of a task."""
     device = torch.device("cpu")
-    search = Search(lambda each: _begin(model, each, device), model.step, rule, eos_id=EOS_ID, stream=False)
+    search = Search(lambda each: begin(model, each, device), model.step, rule, eos_id=EOS_ID, stream=False)
     requests = [Request(i, tuple(ids), max_new_tokens) for i, ids in enumerate(sources)]
     found = {event.id: event.hypotheses[0] for event in run(search, requests, max_rows=64) if event.hypotheses}
     return [list(found[i].tokens) for i in range(len(sources))]

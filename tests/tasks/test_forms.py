@@ -18,7 +18,8 @@ from zhuyi.errors import InputError
 from zhuyi.models.transformer import Transformer, TransformerConfig
 from zhuyi.predict import Translator
 from zhuyi.tasks.forms import Forms, Sentence
-from zhuyi.tasks.translation import Translation, translate_texts
+from zhuyi.tasks.text_parts import Translation
+from zhuyi.tasks.text_search import translate_texts
 
 KNOWN = "".join(chr(0x4E00 + 7 * i) for i in range(150)) + "春风得意马蹄疾山水"
 MAX_LEN = 24  # a line of 24 characters is cut

@@ -18,7 +18,8 @@ from zhuyi.decoding import Sampling, max_output_tokens
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.nn import kernels
 from zhuyi.predict import Translator
-from zhuyi.tasks.translation import Translation, translate_texts
+from zhuyi.tasks.text_parts import Translation
+from zhuyi.tasks.text_search import translate_texts
 
 TEXTS = [source for source, _ in number_pairs(24, digits=(1, 2, 5, 9), seed=4)]
 HOSTILE = st.text(

@@ -20,7 +20,8 @@ from zhuyi.nn.maps import Maps
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.mixture import prefix_ids
 from zhuyi.tasks.pair_data import load_tokenizers
-from zhuyi.tasks.translation import Translation, forbid_beyond, translate_texts
+from zhuyi.tasks.text_parts import Translation
+from zhuyi.tasks.text_search import TextSearch, forbid_beyond, translate_all
 
 
 @dataclass(frozen=True)
@@ -143,20 +144,50 @@ class Translator:
         same_length: bool = False,
     ) -> Iterator[Translation]:
         """As `translate`, one after the other, in memory bounded by a window of texts."""
+        search = self.open_search(
+            beam=beam,
+            n_best=n_best,
+            alpha=alpha,
+            rule=rule,
+            seed=seed,
+            task=task,
+            prefix=prefix,
+            constraint=constraint,
+            same_length=same_length,
+        )
+        return translate_all(search, map(self.read, texts))
+
+    def open_search(
+        self,
+        *,
+        beam: int | None = None,
+        n_best: int = 1,
+        alpha: float | None = None,
+        rule: Rule | None = None,
+        seed: int = 1,
+        task: str | None = None,
+        prefix: str | None = None,
+        constraint: Constraint | None = None,
+        same_length: bool = False,
+        batch_tokens: int | None = None,
+    ) -> TextSearch:
+        """Where texts, as `read` gives them, come and go between steps; the options are those of `translate`.
+
+        Args:   batch_tokens: see `TextSearch`.
+        """
         decode = self.decode_config(beam=beam, alpha=alpha, constraint=constraint)
         if same_length and decode.constraint == "none":
             decode = replace(decode, constraint="same-length")
-        texts = map(self._read, texts)
-        return translate_texts(
+        return TextSearch(
             self.model,
             self.source_tokenizer,
             self.target_tokenizer,
-            texts,
             decode,
             prefix=self.prefix(task, prefix),
             rule=rule,
             n_best=n_best,
             seed=seed,
+            batch_tokens=batch_tokens,
         )
 
     def decode_config(
@@ -267,9 +298,9 @@ class Translator:
         )
 
     def _source_ids(self, source: str, task: str | None, prefix: str | None) -> list[int]:
-        return [*self.prefix(task, prefix), *self.source_tokenizer.encode(self._read(source))]
+        return [*self.prefix(task, prefix), *self.source_tokenizer.encode(self.read(source))]
 
-    def _read(self, source: str) -> str:
+    def read(self, source: str) -> str:
         """A source text in the characters that the run was trained on."""
         return simplify(source) if self.config.data.cleaning.simplify and contains_han(source) else source
 

@@ -2,7 +2,7 @@
 
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -59,6 +59,15 @@ class Chunk:
 
     prompt: int
     sample: int
+    text: str
+    written: Written | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a step adds to a text: its key, what is new, and `written` once it has come to its end."""
+
+    key: Any
     text: str
     written: Written | None = None
 
@@ -133,7 +142,7 @@ class _Sample:
             room: tokens that may still be written.
     """
 
-    prompt: int
+    key: Hashable
     number: int
     before: Sequence[int]
     room: int
@@ -168,48 +177,114 @@ class _Sample:
         return Written(self.text, pieces, log_prob, (*flags, *(("window",) if forgot else ())))
 
 
+class ContinuationSearch:
+    """Texts on their way to being continued; they come and go between steps.
+
+    A text draws by its own prompt, the sample's number and the seed, whatever is written beside it.
+
+    Args:   config: `max_new_tokens` and `stop` are each text's own, and not looked at here.
+    """
+
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, config: GenerationConfig) -> None:
+        self._tokenizer, self._max_len, self._batch_rows = tokenizer, model.max_len, config.batch_rows
+        self._search = open_search(model, tokenizer, config)
+        self._waiting: deque[_Sample] = deque()
+        self._in_flight: dict[int, _Sample] = {}
+        self._next_id = 0
+
+    @property
+    def active(self) -> int:
+        """Texts that have not come to their ends."""
+        return len(self._in_flight) + len(self._waiting)
+
+    @property
+    def rows(self) -> int:
+        """Rows in the batch."""
+        return self._search.rows
+
+    @property
+    def room(self) -> int:
+        """How many texts more would be begun with at the next step."""
+        free = self._batch_rows - self._search.rows
+        return max(0, free - len(self._waiting)) if self._is_worth_filling(free) else 0
+
+    def admit(
+        self,
+        key: Hashable,
+        ids: Sequence[int],
+        *,
+        sample: int = 0,
+        seed: int = 1,
+        max_new_tokens: int = 256,
+        stop: Sequence[str] = (),
+    ) -> None:
+        """Take in a prompt's ids, of which there is one at least."""
+        stream = TextStream(self._tokenizer, ids, stop)
+        self._waiting.append(_Sample(key, sample, ids, max_new_tokens, seed, stream))
+
+    def advance(self) -> list[Piece]:
+        """Write one token of every text in the batch; what is new and certain to stay."""
+        free = self._batch_rows - self._search.rows
+        if self._waiting and self._is_worth_filling(free):
+            self._begin([self._waiting.popleft() for _ in range(min(free, len(self._waiting)))])
+        pieces: list[Piece] = []
+        again: list[_Sample] = []  # their window is full
+        for event in self._search.advance():
+            sample = self._in_flight.get(event.id)
+            if sample is None:  # it has met its stop string already
+                continue
+            pieces += _take(sample, event, self._tokenizer)
+            if event.hypotheses is not None:
+                del self._in_flight[event.id]
+                if not event.hypotheses[0].finished and sample.room > 0:
+                    again.append(sample)
+            elif sample.stream.stopped:
+                del self._in_flight[event.id]
+                self._search.drop([event.id])
+        self._waiting.extendleft(reversed(again))
+        return pieces
+
+    def drop(self, keys: Collection[Hashable]) -> None:
+        """Forget texts; keys that are not on their way are ignored."""
+        keys = set(keys)
+        self._waiting = deque(sample for sample in self._waiting if sample.key not in keys)
+        gone = [id_ for id_, sample in self._in_flight.items() if sample.key in keys]
+        for id_ in gone:
+            del self._in_flight[id_]
+        self._search.drop(gone)
+
+    def _is_worth_filling(self, free: int) -> bool:
+        """Reading prompts one by one would cost more than idle rows do."""
+        return free >= max(1, self._batch_rows // 4) or not self._search.active
+
+    def _begin(self, samples: Sequence[_Sample]) -> None:
+        begun = dict(enumerate(samples, self._next_id))
+        self._next_id += len(samples)
+        self._in_flight |= begun
+        self._search.admit([sample.request(id_, self._max_len) for id_, sample in begun.items()])
+
+
 @torch.inference_mode()
 def continue_texts(
     model: Decoder, tokenizer: Tokenizer, prompts: Iterable[Prompt], config: GenerationConfig, *, seed: int = 1
 ) -> Iterator[Chunk]:
-    """Continue any number of texts; each is reported piece by piece, then whole, as they come to their ends.
-
-    A text draws by its own prompt, the sample's number and the seed, whatever is written beside it.
-    """
-    search = open_search(model, tokenizer, config)
-    fresh = (
-        _Sample(number, sample, prompt.ids, config.max_new_tokens, seed, TextStream(tokenizer, prompt.ids, config.stop))
-        for number, prompt in enumerate(prompts)
-        for sample in range(prompt.samples)
-    )
-    going: dict[int, _Sample] = {}
-    again: deque[_Sample] = deque()  # their window is full
-    begun = 0
+    """Continue any number of texts; each is reported piece by piece, then whole, as they come to their ends."""
+    search = ContinuationSearch(model, tokenizer, config)
+    fresh = ((number, i, prompt.ids) for number, prompt in enumerate(prompts) for i in range(prompt.samples))
     while True:
-        free = config.batch_rows - search.rows
-        if free >= max(1, config.batch_rows // 4) or not search.active:
-            admitted = [again.popleft() for _ in range(min(free, len(again)))]
-            admitted += islice(fresh, free - len(admitted))
-            going |= dict(enumerate(admitted, begun))
-            search.admit([sample.request(begun + i, model.max_len) for i, sample in enumerate(admitted)])
-            begun += len(admitted)
+        for number, i, ids in islice(fresh, search.room):
+            search.admit((number, i), ids, sample=i, seed=seed, max_new_tokens=config.max_new_tokens, stop=config.stop)
         if not search.active:
             return
-        for event in search.advance():
-            sample = going.get(event.id)
-            if sample is None:  # it has met its stop string already
-                continue
-            yield from _take(sample, event, tokenizer, model.max_len)
-            if event.hypotheses is not None:
-                del going[event.id]
-                if not event.hypotheses[0].finished and sample.room > 0:
-                    again.append(sample)
-            elif sample.stream.stopped:
-                del going[event.id]
-                search.drop([event.id])
+        for piece in search.advance():
+            number, i = piece.key
+            if piece.text:
+                yield Chunk(number, i, piece.text)
+            if piece.written:
+                yield Chunk(number, i, "", piece.written)
 
 
-def _take(sample: _Sample, event: Event, tokenizer: Tokenizer, max_len: int) -> Iterator[Chunk]:
+def _take(sample: _Sample, event: Event, tokenizer: Tokenizer) -> Iterator[Piece]:
     """Add an event to its text, and report what is new."""
     if event.hypotheses is None:
         assert event.token is not None
@@ -225,10 +300,9 @@ def _take(sample: _Sample, event: Event, tokenizer: Tokenizer, max_len: int) -> 
         new = sample.stream.end() if end else ""
         flags = () if found.finished else ("stop",) if sample.stream.stopped else ("length",)
     sample.text += new
-    if new:
-        yield Chunk(sample.prompt, sample.number, new)
-    if end:
-        yield Chunk(sample.prompt, sample.number, "", sample.written(tokenizer, sample.windows > 1, *flags))
+    if new or end:
+        written = sample.written(tokenizer, sample.windows > 1, *flags) if end else None
+        yield Piece(sample.key, new, written)
 
 
 def open_search(model: Decoder, tokenizer: Tokenizer, config: GenerationConfig) -> Search:

@@ -20,14 +20,9 @@ from zhuyi.tasks.mixture import (
     prepare_mixture,
 )
 from zhuyi.tasks.pair_data import Announce, PairBatch
-from zhuyi.tasks.translation import (
-    TextToTextModel,
-    Translation,
-    forbid_beyond,
-    open_search,
-    target_loss,
-    translate_texts,
-)
+from zhuyi.tasks.text_parts import Translation
+from zhuyi.tasks.text_search import TextToTextModel, forbid_beyond, open_search, translate_texts
+from zhuyi.tasks.translation import target_loss
 
 
 class TextToTextTask:

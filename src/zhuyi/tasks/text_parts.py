@@ -1,0 +1,149 @@
+"""A text's parts: what is kept, what is translated, and how a translation is put together again."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from zhuyi.data.normalization import contains_han, split_clauses, split_sentences
+from zhuyi.data.tokenizers import Tokenizer
+from zhuyi.decoding import Hypothesis, is_translatable
+from zhuyi.tasks.forms import Sentence
+
+# No tokenizer needs to see more at once; a text without any mark to cut at is cut here.
+LONGEST_STRETCH = 1000
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One text's translation.
+
+    Args:   score: what the search ranked it by; of a text in several parts, their mean.
+            tokens: the target's pieces.
+            alternatives: the next best texts with their scores, best first.
+            flags: why a guard stepped in: `copied` (nothing to translate, in it or in a part), `repetition`, `length`,
+            `split`; under a constraint `unknown` (a character was answered that is not in the vocabulary) and
+            `relaxed` (the vocabulary is too small for it).
+    """
+
+    text: str
+    score: float = 0.0
+    tokens: tuple[str, ...] = ()
+    alternatives: tuple[tuple[str, float], ...] = ()
+    flags: tuple[str, ...] = ()
+
+    def as_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(
+            {
+                "text": self.text,
+                "score": round(self.score, 5),
+                "tokens": self.tokens,
+                "alternatives": [{"text": text, "score": round(score, 5)} for text, score in self.alternatives],
+                "flags": self.flags,
+            },
+            ensure_ascii=False,
+        )
+
+
+# A plan is the text's parts in order: a string stands for itself, a sentence is to be translated.
+Plan = list[str | Sentence]
+
+
+def plan_text(text: str, cut: Callable[[str], Iterator[str | Sentence]]) -> Plan:
+    """Cut a text into what is kept and what is translated."""
+    plan: Plan = []
+    for number, line in enumerate(text.split("\n")):
+        if number:
+            plan.append("\n")
+        if not is_translatable(line):
+            plan.append(line)
+            continue
+        plan += cut(line)
+    return plan
+
+
+def cut_line(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | Sentence]:
+    """The whole line if it is short enough; else sentences, packed as long as they fit together."""
+    if len(line) <= LONGEST_STRETCH:
+        ids = tokenizer.encode(line)
+        if len(ids) <= limit:
+            yield Sentence(tuple(ids))
+            return
+    for stretch in _pack(split_sentences(line), tokenizer, limit):
+        if not is_translatable(stretch):
+            yield stretch.strip()
+            continue
+        if len(stretch) <= LONGEST_STRETCH and len(ids := tokenizer.encode(stretch)) <= limit:
+            yield Sentence(tuple(ids))
+            continue
+        for clause in _pack(split_clauses(stretch), tokenizer, limit):
+            if not is_translatable(clause):
+                yield clause.strip()
+                continue
+            for start in range(0, len(clause), LONGEST_STRETCH):
+                ids = tokenizer.encode(clause[start : start + LONGEST_STRETCH])[:-1]
+                for first in range(0, len(ids), limit - 1):
+                    yield Sentence((*ids[first : first + limit - 1], tokenizer.signs.eos))
+
+
+def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[str]:
+    """Join neighbours as long as they fit together."""
+    packed, size = "", 1  # the end sign
+    for piece in pieces:
+        tokens = len(tokenizer.encode(piece)) - 1 if len(piece) <= LONGEST_STRETCH else limit
+        if packed and size + tokens > limit:
+            yield packed
+            packed, size = "", 1
+        packed, size = packed + piece, size + tokens
+    if packed:
+        yield packed
+
+
+def assemble(
+    plan: Plan, found: Mapping[Sentence, tuple[Hypothesis, ...]], tokenizer: Tokenizer, n_best: int
+) -> Translation:
+    """Put a text together again from its parts, once for each rank."""
+    sentences = [part for part in plan if isinstance(part, Sentence)]
+    if not sentences:
+        return Translation("".join(str(part) for part in plan), flags=("copied",))
+    copied = any(isinstance(part, str) and part.strip() for part in plan)
+    translated = [found[sentence] for sentence in sentences]
+    best = [hypotheses[0] for hypotheses in translated]
+    flags = dict.fromkeys(
+        flag
+        for sentence, hypothesis in zip(sentences, best, strict=True)
+        for flag in (*sentence.flags, *hypothesis.flags)
+    )
+    ranked = []
+    for rank in range(n_best):
+        if any(rank < len(hypotheses) for hypotheses in translated):
+            chosen = {sentence: found[sentence][min(rank, len(found[sentence]) - 1)] for sentence in sentences}
+            score = sum(hypothesis.score for hypothesis in chosen.values()) / len(chosen)
+            ranked.append((_join(plan, chosen, tokenizer), score))
+    return Translation(
+        text=ranked[0][0],
+        score=ranked[0][1],
+        tokens=tuple(tokenizer.labels[token] for hypothesis in best for token in hypothesis.tokens),
+        alternatives=tuple(ranked[1:]),
+        flags=(*flags, *(("split",) if len(translated) > 1 else ()), *(("copied",) if copied else ())),
+    )
+
+
+def _join(plan: Plan, chosen: dict[Sentence, Hypothesis], tokenizer: Tokenizer) -> str:
+    text = ""
+    spaced = all(sentence.form is None for sentence in chosen)
+    for part in plan:
+        piece = part if isinstance(part, str) else part.text(chosen[part].tokens, tokenizer)
+        needs_space = (
+            spaced
+            and text
+            and piece
+            and not (text[-1].isspace() or piece[0].isspace())
+            and not (contains_han(text[-1] + piece[0]) or _is_wide_mark(text[-1]))
+        )
+        text += " " + piece if needs_space else piece
+    return text
+
+
+def _is_wide_mark(character: str) -> bool:
+    return character in "，。！？：；（）、…—”’》」』"

@@ -1,0 +1,361 @@
+"""Text to text as every user of a model gets it: one search, whose texts come and go between steps."""
+
+import sys
+import zlib
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zhuyi.data.batches import pad
+from zhuyi.data.special_tokens import BOS_ID
+from zhuyi.data.tokenizers import Signs, Tokenizer
+from zhuyi.data.windows import windows
+from zhuyi.decoding import (
+    Beam,
+    Event,
+    Greedy,
+    Hypothesis,
+    KeepForm,
+    RepetitionGuard,
+    Request,
+    Rule,
+    Search,
+    Suppress,
+    max_output_tokens,
+    num_lanes,
+    run_in_lanes,
+)
+from zhuyi.decoding.config import DecodeConfig
+from zhuyi.errors import InputError
+from zhuyi.nn.embeddings import OutputProjection
+from zhuyi.tasks.forms import Forms, Sentence
+from zhuyi.tasks.text_parts import Plan, Translation, assemble, cut_line, plan_text
+
+
+class TextToTextModel(Protocol):
+    """What translation asks of a model: the contracts of an encoder-decoder and of a decoder."""
+
+    output_projection: OutputProjection
+
+    @property
+    def max_len(self) -> int: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def decoder_states(
+        self, src: Tensor, tgt: Tensor, src_mask: Tensor | None = None, tgt_mask: Tensor | None = None
+    ) -> Tensor: ...
+
+    def encode(self, src: Tensor, src_mask: Tensor | None = None) -> Any: ...
+
+    def start(self, memory: Any, prefix: Tensor, prefix_mask: Tensor | None = None) -> Any: ...
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
+
+@dataclass
+class _Text:
+    """A text on its way.
+
+    Args:   different: how many sentences it waits for, each counted once.
+    """
+
+    plan: Plan
+    different: int
+    found: dict[Sentence, tuple[Hypothesis, ...]] = field(default_factory=dict)
+
+
+class TextSearch:
+    """Texts on their way to their translations; they come and go between steps.
+
+    A text with nothing to translate (empty, punctuation alone) comes back as it is; line breaks are kept; what is
+    longer than `decode.longest_sentence` tokens is cut into sentences, clauses or, at the last, stretches of tokens.
+    Under a `decode.constraint` only what is longer than the model's positions is cut. A sentence that several texts
+    have is searched for once.
+
+    Args:   rule: the search's rule, where it is not the beam (or greedy) search of `decode`.
+            prefix: ids that every source begins with, each part of one that is cut too.
+            n_best: how many translations to find: the first and `n_best - 1` alternatives.
+            seed: what sampling draws from, together with each sentence.
+            batch_tokens: source tokens, times hypotheses, advanced together; None: whatever `decode.batch_rows` hold.
+    Raises: InputError: the prefix leaves no room for a text.
+    """
+
+    def __init__(
+        self,
+        model: TextToTextModel,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        decode: DecodeConfig,
+        *,
+        rule: Rule | None = None,
+        prefix: Sequence[int] = (),
+        n_best: int = 1,
+        seed: int = 1,
+        batch_tokens: int | None = None,
+    ) -> None:
+        rule = rule or _rule(decode, n_best)
+        self._room = model.max_len - 1 - len(prefix)
+        if self._room < 2:
+            raise InputError(
+                f"a prefix of {len(prefix)} tokens leaves no room in the model's {model.max_len}; shorten it"
+            )
+        self._source_tokenizer, self._target_tokenizer = source_tokenizer, target_tokenizer
+        self._prefix, self._n_best, self._seed, self._max_len = tuple(prefix), n_best, seed, model.max_len
+        self._limit = min(decode.longest_sentence or self._room, self._room)
+        constraint = decode.constraint
+        self._forms = None if constraint == "none" else Forms(constraint, source_tokenizer, target_tokenizer)
+        keep = self._forms.keep(decode.forbidden or ()) if self._forms else None
+        signs, forbidden, renormalize = target_tokenizer.signs, decode.forbidden, decode.renormalize
+        self._lanes = [
+            open_search(model, rule, signs, forbidden, renormalize=renormalize, keep=keep)
+            for _ in range(num_lanes(next(model.parameters()).device))
+        ]
+        self._search = self._lanes[0]
+        self._max_rows, self._max_tokens = max(decode.batch_rows, rule.width), batch_tokens or sys.maxsize
+        self._texts: dict[Hashable, _Text] = {}
+        self._wanted: dict[Sentence, list[Hashable]] = {}  # by which texts
+        self._waiting: list[tuple[int, int, Sentence]] = []  # a heap: turn, order of arrival
+        self._turn, self._arrivals, self._next_id = 0, 0, 0
+        self._in_flight: dict[int, Sentence] = {}
+        self._ids: dict[Sentence, int] = {}  # of those in flight
+        self._tokens = 0  # of those in flight
+        self._done: list[Hashable] = []
+
+    @property
+    def active(self) -> int:
+        """Texts that are not translated yet."""
+        return len(self._texts)
+
+    @property
+    def rows(self) -> int:
+        """Rows in the batch."""
+        return self._search.rows
+
+    def admit(self, key: Hashable, text: str, *, turn: int = 0) -> int:
+        """Take a text in; how many sentences it has.
+
+        Where there are more sentences than room, all texts take turns: none waits for the whole of a long one.
+
+        Args:   turn: how many sentences of the same owner come before this text's.
+        Raises: ValueError: there is a text of that key already.
+        """
+        if key in self._texts:
+            raise ValueError(f"text {key} is on its way already; keys must differ")
+        plan = plan_text(text, self._cut)
+        sentences = dict.fromkeys(part for part in plan if isinstance(part, Sentence))
+        self._texts[key] = _Text(plan, len(sentences))
+        if not sentences:
+            self._done.append(key)
+        for place, sentence in enumerate(sentences):
+            owners = self._wanted.setdefault(sentence, [])
+            if not owners:
+                heappush(self._waiting, (self._turn + turn + place, self._arrivals, sentence))
+                self._arrivals += 1
+            owners.append(key)
+        return len(sentences)
+
+    def advance(self) -> list[tuple[Hashable, Translation]]:
+        """Write one token of every sentence in flight; the texts that are translated now."""
+        if requests := self._admissible():
+            self._search.admit(requests)
+        for event in self._search.advance():
+            self._note(event)
+        return self._take_done()
+
+    def finish(self) -> Iterator[tuple[Hashable, Translation]]:
+        """Translate all texts that wait, in as many lanes as there is work for; for what has not begun to advance."""
+        assert not self._in_flight
+        # Those of like length together; among equals the order is of the words, never of the place.
+        sentences = sorted(self._wanted, key=lambda sentence: (-len(sentence.ids), sentence.ids))
+        self._waiting.clear()
+        requests = [self._request(sentence) for sentence in sentences]
+        for event in run_in_lanes(self._lanes, requests, max_rows=self._max_rows):
+            self._note(event)
+        yield from self._take_done()
+
+    def drop(self, keys: Collection[Hashable]) -> None:
+        """Forget texts; keys that are not on their way are ignored."""
+        gone = []
+        for key in keys:
+            text = self._texts.pop(key, None)
+            for sentence in {} if text is None else self._missing(text):
+                owners = self._wanted[sentence]
+                owners.remove(key)
+                if not owners:
+                    del self._wanted[sentence]
+                    if sentence in self._ids:
+                        gone.append(self._ids[sentence])
+                        self._land(gone[-1])
+        self._search.drop(gone)
+        self._done = [key for key in self._done if key in self._texts]
+
+    def _cut(self, line: str) -> Iterator[str | Sentence]:
+        parts = (
+            self._forms.parts(line, self._room) if self._forms else cut_line(line, self._source_tokenizer, self._limit)
+        )
+        return (part if isinstance(part, str) else replace(part, ids=(*self._prefix, *part.ids)) for part in parts)
+
+    def _admissible(self) -> list[Request]:
+        """What goes in now: encoding sentences one by one would cost more than idle rows do."""
+        width, rows = self._search.width, self._search.rows
+        free = self._max_rows - rows
+        scarce = free < max(width, self._max_rows // 4) or self._max_tokens - self._tokens < self._max_tokens // 4
+        if rows and scarce:
+            return []
+        requests: list[Request] = []
+        while self._waiting:
+            turn, _, sentence = self._waiting[0]
+            if sentence in self._wanted and sentence not in self._ids:
+                full = len(requests) * width + width > free or self._tokens + self._cost(sentence) > self._max_tokens
+                if (rows or requests) and full:
+                    break
+                requests.append(self._request(sentence))
+                self._turn = max(self._turn, turn)
+            heappop(self._waiting)  # perhaps nobody wants it any longer
+        return requests
+
+    def _request(self, sentence: Sentence) -> Request:
+        self._next_id += 1
+        self._in_flight[self._next_id] = sentence
+        self._ids[sentence] = self._next_id
+        self._tokens += self._cost(sentence)
+        count = len(sentence.ids)
+        return Request(
+            self._next_id,
+            sentence.ids,
+            len(sentence.form.fixed) + 1 if sentence.form else max_output_tokens(count, self._max_len),
+            seed=_seed(self._seed, sentence.ids),
+            repeating=sentence.ids,
+            form=sentence.form,
+        )
+
+    def _cost(self, sentence: Sentence) -> int:
+        return self._search.width * len(sentence.ids)
+
+    def _land(self, id_: int) -> Sentence:
+        sentence = self._in_flight.pop(id_)
+        del self._ids[sentence]
+        self._tokens -= self._cost(sentence)
+        return sentence
+
+    def _note(self, event: Event) -> None:
+        """Give what is found to all texts that want it."""
+        if event.hypotheses is None:
+            return
+        sentence = self._land(event.id)
+        for key in self._wanted.pop(sentence):
+            text = self._texts[key]
+            text.found[sentence] = event.hypotheses
+            if len(text.found) == text.different:
+                self._done.append(key)
+
+    def _missing(self, text: _Text) -> dict[Sentence, None]:
+        return dict.fromkeys(part for part in text.plan if isinstance(part, Sentence) and part not in text.found)
+
+    def _take_done(self) -> list[tuple[Hashable, Translation]]:
+        done, self._done = self._done, []
+        texts = [(key, self._texts.pop(key)) for key in done]
+        return [(key, assemble(text.plan, text.found, self._target_tokenizer, self._n_best)) for key, text in texts]
+
+
+@torch.inference_mode()
+def translate_texts(
+    model: TextToTextModel,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    texts: Iterable[str],
+    decode: DecodeConfig,
+    *,
+    rule: Rule | None = None,
+    prefix: Sequence[int] = (),
+    n_best: int = 1,
+    seed: int = 1,
+) -> Iterator[Translation]:
+    """Translate any number of texts, in order, as `TextSearch` does.
+
+    Raises: InputError: the prefix leaves no room for a text.
+    """
+    tokenizers = source_tokenizer, target_tokenizer
+    search = TextSearch(model, *tokenizers, decode, rule=rule, prefix=prefix, n_best=n_best, seed=seed)
+    yield from translate_all(search, texts)
+
+
+def translate_all(search: TextSearch, texts: Iterable[str]) -> Iterator[Translation]:
+    """Translate texts by a search that has no others, in order; memory is bounded by a window of them."""
+    for window in windows(texts):
+        for place, text in enumerate(window):
+            search.admit(place, text)
+        found = dict(search.finish())
+        yield from (found[place] for place in range(len(window)))
+
+
+def open_search(
+    model: TextToTextModel,
+    rule: Rule,
+    signs: Signs | None = None,
+    forbidden: Sequence[int] | None = None,
+    *,
+    guarded: bool = True,
+    renormalize: bool = False,
+    keep: KeepForm | None = None,
+) -> Search:
+    """The search that every translation goes through; its requests' inputs are source ids, end sign included.
+
+    Args:   signs: the target tokenizer's; those of our own where not given.
+            forbidden: ids that are never written; the signs but for the end where not given.
+            guarded: False leaves loops to go on, as other libraries do.
+            renormalize: as `DecodeConfig` has it.
+            keep: what holds its requests to their forms, in the place of all other filters.
+    """
+    device = next(model.parameters()).device
+    signs = signs or Signs()
+    free = (Suppress(never_written(signs, forbidden)), *((RepetitionGuard(signs.eos),) if guarded else ()))
+    return Search(
+        lambda requests: begin(model, requests, device, signs.bos),
+        model.step,
+        rule,
+        eos_id=signs.eos,
+        filters=(keep,) if keep else free,
+        stream=False,
+        renormalize=renormalize,
+    )
+
+
+def forbid_beyond(decode: DecodeConfig, tokenizer: Tokenizer, vocab_size: int) -> DecodeConfig:
+    """The same search, which never writes what a larger vocabulary than the tokenizer's has besides."""
+    beyond = range(tokenizer.vocab_size, vocab_size)
+    if not beyond:
+        return decode
+    return replace(decode, forbidden=(*sorted(never_written(tokenizer.signs, decode.forbidden)), *beyond))
+
+
+def never_written(signs: Signs, forbidden: Sequence[int] | None) -> frozenset[int]:
+    """The ids that no search writes: those `forbidden`, and where none are named the signs but for the end."""
+    return frozenset((signs.pad, signs.bos, signs.unk)) - {signs.eos} if forbidden is None else frozenset(forbidden)
+
+
+def _rule(decode: DecodeConfig, n_best: int) -> Rule:
+    if decode.beam == 1 and n_best == 1:
+        return Greedy()
+    size = max(decode.beam, n_best)
+    return Beam(size, length_rule=decode.length_rule, alpha=decode.alpha, stop=decode.stop, n_best=n_best)
+
+
+def begin(
+    model: TextToTextModel, requests: Sequence[Request], device: torch.device, bos_id: int = BOS_ID
+) -> tuple[Any, Tensor]:
+    """Encode the requests' sources together; each target begins with the start sign."""
+    ids, mask = (torch.from_numpy(x).to(device) for x in pad([np.array(request.inputs) for request in requests]))
+    prefix = torch.full((len(requests), 1), bos_id, device=device)
+    return model.start(model.encode(ids, None if bool(mask.all()) else mask), prefix), prefix[:, -1]
+
+
+def _seed(seed: int, ids: tuple[int, ...]) -> int:
+    """What a sentence draws from: its own words, never its place among others."""
+    return zlib.crc32(repr((seed, ids)).encode())
