@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import settings
 from torch import Tensor, nn
 
+from tests.browser import browser, complaints, page
 from zhuyi.models import MODELS
 from zhuyi.models.bert import BertConfig
 from zhuyi.models.gman import GmanConfig
@@ -24,6 +25,8 @@ from zhuyi.tasks.image_classification import ImageClassificationTask, PictureBat
 from zhuyi.tasks.language_modelling import LanguageModellingTask, TextBatch
 from zhuyi.tasks.pair_data import PairBatch
 from zhuyi.tasks.translation import TranslationTask
+
+__all__ = ["browser", "complaints", "page"]  # fixtures of all tests
 
 # No deadline: nothing is asserted on a time. The same examples for everybody: a change is judged by what it breaks.
 # To look for new ones: pytest --hypothesis-profile=explore
