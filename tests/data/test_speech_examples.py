@@ -96,6 +96,12 @@ def test_masks_blank_bands_and_stretches_alone() -> None:
     assert widest == (3, 4)
 
 
+def test_more_are_joined_from_epoch_to_epoch() -> None:
+    config = AugmentConfig(joined=5, joined_epochs=8)
+    assert [config.in_epoch(epoch).joined for epoch in range(10)] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert AugmentConfig(joined=5).in_epoch(0).joined == 5
+
+
 def test_texts_are_joined_as_they_are_written() -> None:
     assert join_texts(["one", "", "two"]) == "one two"
     assert join_texts(["一", "二"]) == "一二"
@@ -113,7 +119,14 @@ def test_joined_recordings_hold_each_once_in_one_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"joined": 0}, {"pause_seconds": (0.5, 0.1)}, {"no_speech": 1.0}, {"noise_db": (5.0, 30.0)}]
+    "wrong",
+    [
+        {"joined": 0},
+        {"joined_epochs": -1},
+        {"pause_seconds": (0.5, 0.1)},
+        {"no_speech": 1.0},
+        {"noise_db": (5.0, 30.0)},
+    ],
 )
 def test_wrong_values_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -1,7 +1,7 @@
 """Training examples of speech: recordings joined, made faster, noisy and masked, purely by seed, epoch and row."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -17,6 +17,8 @@ class AugmentConfig:
     """What is done to recordings before a model learns from them; by default nothing.
 
     Args:   joined: so many recordings at most stand in one example, as many as the window holds.
+            joined_epochs: their number grows to that over so many epochs, from one: a model learns to hear a word alone
+            far sooner than among others. 0: all at once.
             pause_seconds: the shortest and the longest pause before, between and after joined recordings.
             no_speech: of all examples, the share without speech and text: silence, noises.
             speed: recordings are played up to this share faster or slower, and so higher or lower.
@@ -27,6 +29,7 @@ class AugmentConfig:
     """
 
     joined: int = 1
+    joined_epochs: int = 0
     pause_seconds: tuple[float, float] = (0.05, 0.5)
     no_speech: float = 0.0
     speed: float = 0.0
@@ -40,6 +43,8 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if self.joined < 1:
             raise ValueError(f"joined must be at least 1, got {self.joined}")
+        if self.joined_epochs < 0:
+            raise ValueError(f"joined_epochs must be at least 0, got {self.joined_epochs}")
         shortest, longest = self.pause_seconds
         if not 0 <= shortest <= longest:
             raise ValueError(f"pause_seconds must rise from at least 0, got {shortest} and {longest}")
@@ -56,6 +61,12 @@ class AugmentConfig:
         for name in ("frequency_masks", "frequency_mask_bins", "time_masks", "time_mask_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+    def in_epoch(self, epoch: int) -> "AugmentConfig":
+        """The same with as many recordings joined as there may be by then."""
+        if epoch >= self.joined_epochs:
+            return self
+        return replace(self, joined=1 + (self.joined - 1) * epoch // self.joined_epochs)
 
 
 # A recording's sound and text, by its row.

@@ -229,9 +229,8 @@ class SpeechBatches:
         if row >= len(self.sounds):
             return no_speech_example(seconds, rng), ""
         room = self._config.max_len - len(self._prefix) - 1
-        return speech_example(
-            row, len(self.sounds), self.sounds.__getitem__, self._augment, seconds, rng, most_bytes=room
-        )
+        augment = self._augment.in_epoch(epoch)
+        return speech_example(row, len(self.sounds), self.sounds.__getitem__, augment, seconds, rng, most_bytes=room)
 
     def _with_texts(self, features: Tensor, texts: list[str]) -> SpeechBatch:
         rows = [np.array([*self._prefix, *text_ids(self._tokenizer, self._signs, text)]) for text in texts]

@@ -58,6 +58,8 @@ def recipe_for_recordings(given: Given) -> tuple[dict[str, Any], list[str]]:
     seconds_heard = 0.6 * window * WINDOWS_TOGETHER  # of a step: windows are not full
     steps = max(LEAST_STEPS, round(size.hours_heard * 3600 / seconds_heard))
     evaluate = max(100, steps // 10)
+    joined = max(1, min(8, int(window / max(0.3, sum(lengths) / len(lengths)))))
+    epochs = steps * WINDOWS_TOGETHER // len(lengths)
     values = {
         "task": "speech-recognition",
         "model": {
@@ -75,7 +77,8 @@ def recipe_for_recordings(given: Given) -> tuple[dict[str, Any], list[str]]:
             "max_len": 256,
             "tokenizer": {"kind": "bpe", "vocab_size": max(64, min(4_000, letters // 40))},
             "augment": {
-                "joined": max(1, min(8, int(window / max(0.3, sum(lengths) / len(lengths))))),
+                "joined": joined,
+                "joined_epochs": epochs // 2 if joined > 1 else 0,
                 "no_speech": 0.05,
                 "speed": 0.1,
                 "noise": 0.3,
