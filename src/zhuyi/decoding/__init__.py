@@ -17,6 +17,8 @@ from zhuyi.decoding.requests import Event, Form, Hypothesis, Request
 from zhuyi.decoding.rows import Rows
 from zhuyi.decoding.sampling import Sampling
 from zhuyi.decoding.search import Rule, Search, State, run
+from zhuyi.decoding.term_beam import TermBeam
+from zhuyi.decoding.terms import Term, Terms, Way, WordBorders, occurrences
 
 __all__ = [
     "Beam",
@@ -37,9 +39,15 @@ __all__ = [
     "Search",
     "State",
     "Suppress",
+    "Term",
+    "TermBeam",
+    "Terms",
+    "Way",
+    "WordBorders",
     "is_translatable",
     "max_output_tokens",
     "num_lanes",
+    "occurrences",
     "repeats",
     "run",
     "run_in_lanes",

@@ -16,7 +16,9 @@ from zhuyi.decoding.search import Choice
 
 
 @dataclass
-class _Records:
+class BeamRecords:
+    """What a beam remembers, by request."""
+
     log_probs: Tensor  # (B, size): of the open hypotheses, best first; -inf: none here
     ended: list[list[float]]  # each request's scores of ended hypotheses, best last, as many as can still matter
     shrink: list[float]  # log_prob * shrink is the best score that an open hypothesis can reach
@@ -80,16 +82,18 @@ class Beam:
         """Rows a request."""
         return self.size
 
-    def start(self, requests: Sequence[Request], device: torch.device) -> _Records:
+    def start(self, requests: Sequence[Request], device: torch.device) -> BeamRecords:
         """Make the records of new requests: one open hypothesis each."""
         log_probs = torch.full((len(requests), self.size), -torch.inf, device=device)
         log_probs[:, 0] = 0.0
         # Log-probabilities only fall and divisors only grow: no open hypothesis can score better than with
         # its present log-probability at the greatest length.
         shrink = [1.0 / self._divisor(request.max_new_tokens) for request in requests]
-        return _Records(log_probs, [[] for _ in requests], shrink)
+        return BeamRecords(log_probs, [[] for _ in requests], shrink)
 
-    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int) -> Choice:
+    def choose(
+        self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: BeamRecords, eos_id: int
+    ) -> Choice:
         """Decide one step."""
         assert normalizer is not None
         log_probs, ids, parents = self._candidates(logits, normalizer, records)
@@ -105,9 +109,9 @@ class Beam:
         return Choice(
             tokens=ids[:, : self.size].flatten(),
             log_probs=records.log_probs.flatten(),
-            parents=self._moved(parents[:, : self.size].flatten()),
+            parents=moved(parents[:, : self.size].flatten()),
             ended=ended,
-            stopped=self._stopped(records),
+            stopped=self.stopped(records),
         )
 
     def score(self, log_prob: float, length: int) -> float:
@@ -128,7 +132,7 @@ class Beam:
             return float(max(1, length)) ** self.alpha
         return 1.0
 
-    def _candidates(self, logits: Tensor, normalizer: Tensor, records: _Records) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, logits: Tensor, normalizer: Tensor, records: BeamRecords) -> tuple[Tensor, Tensor, Tensor]:
         """Find the best continuations of each request. Shape: returns (B, 2 * size) thrice, best first."""
         size, vocab_size = self.size, logits.shape[1]
         # Of one row's continuations at most `size` can stay open and one can end.
@@ -141,31 +145,36 @@ class Beam:
         return log_probs, ids.view(-1, size * per_row).gather(1, places), parents
 
     def _end(
-        self, log_probs: Tensor, parents: Tensor, ends: Tensor, rows: Rows, records: _Records
+        self, log_probs: Tensor, parents: Tensor, ends: Tensor, rows: Rows, records: BeamRecords
     ) -> list[tuple[int, float]]:
         """Pick the hypotheses that end here and matter."""
         size = self.size
         positions, places = ends[:, :size].nonzero(as_tuple=True)
-        ended = []
         lengths = rows.member_lengths
-        kept = self.n_best if self.stop == "exact" else size
         chosen = zip(
             positions.tolist(),
             parents[positions, places].tolist(),
             log_probs[positions, places].tolist(),
             strict=True,
         )
-        for position, parent, log_prob in chosen:
-            scores = records.ended[position]
-            score = self.score(log_prob, lengths[position] + 1)
-            if log_prob == -torch.inf or (len(scores) >= kept and score <= scores[0]):
-                continue
-            insort(scores, score)
-            del scores[:-kept]
-            ended.append((parent, log_prob))
-        return ended
+        return [
+            (parent, log_prob)
+            for position, parent, log_prob in chosen
+            if self.ends(records, position, log_prob, lengths[position] + 1)
+        ]
 
-    def _stopped(self, records: _Records) -> list[int]:
+    def ends(self, records: BeamRecords, position: int, log_prob: float, length: int) -> bool:
+        """Note that a hypothesis ends, and say whether it can still matter."""
+        scores, kept = records.ended[position], self.n_best if self.stop == "exact" else self.size
+        score = self.score(log_prob, length)
+        if log_prob == -torch.inf or (len(scores) >= kept and score <= scores[0]):
+            return False
+        insort(scores, score)
+        del scores[:-kept]
+        return True
+
+    def stopped(self, records: BeamRecords) -> list[int]:
+        """Positions of the requests that need no further step."""
         best = records.log_probs[:, 0].tolist()
         enough = self.n_best if self.stop == "exact" else self.size
         return [
@@ -175,6 +184,7 @@ class Beam:
             or (len(scores) >= enough and (self.stop == "first" or log_prob * records.shrink[position] <= scores[0]))
         ]
 
-    def _moved(self, parents: Tensor) -> Tensor | None:
-        """Return None where every row continues itself."""
-        return None if torch.equal(parents, torch.arange(len(parents), device=parents.device)) else parents
+
+def moved(parents: Tensor) -> Tensor | None:
+    """Return None where every row continues itself."""
+    return None if torch.equal(parents, torch.arange(len(parents), device=parents.device)) else parents

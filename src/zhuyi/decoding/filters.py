@@ -64,7 +64,7 @@ class RepetitionGuard:
     """End a row that repeats the same few tokens again and again, as far as its request's input does not.
 
     A row is looked at when its own length is a multiple of `every`, so as not to depend on its batch. Requests with a
-    form are let be: how long they are and what they repeat is laid down.
+    form are let be: how long they are and what they repeat is laid down. Of terms that must be written none is lost.
 
     Args:
         max_period: the longest group of tokens looked for.
@@ -95,7 +95,9 @@ class RepetitionGuard:
         for row in self._suspects(rows):
             if lengths[row // rows.width] % self._every == 0:
                 end = logits[row, self._eos_id].clone()
-                if end != -torch.inf and self.finish(rows.written(row), rows.requests[row])[1]:
+                written, request = rows.written(row), rows.requests[row]
+                may_end = end != -torch.inf and (request.terms is None or request.terms.accepts(written))
+                if may_end and self.finish(written, request)[1]:
                     logits[row] = -torch.inf
                     logits[row, self._eos_id] = end
 
@@ -107,6 +109,8 @@ class RepetitionGuard:
         if looped and request.repeating:  # seldom: so it is not counted before
             allowed = repeats(request.repeating)
             trimmed, looped = trim_repetition(tokens, self._max_period, self._max_repeats, allowed_repeats=allowed)
+        if request.terms is not None and not request.terms.accepts(trimmed):
+            return tokens, ()
         return trimmed, ("repetition",) if looped else ()
 
     def _suspects(self, rows: Rows) -> list[int]:

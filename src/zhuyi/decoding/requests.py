@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from zhuyi.decoding.terms import Terms
+
 
 @dataclass(frozen=True)
 class Form:
@@ -42,7 +44,8 @@ class Request:
         repeating: ids that may repeat themselves, the source's say; `RepetitionGuard` bears so much more.
         form: what `KeepForm` holds the text to; it takes a step a position and one for the end sign.
         context: ids that stand before the text, which filters against repetition count in.
-    Raises: ValueError: the two limits are negative or contradict each other.
+        terms: what the text must contain, if `TermBeam` writes it; with the end sign it must fit.
+    Raises: ValueError: the two limits are negative or contradict each other, or the terms do not fit.
     """
 
     id: int
@@ -53,12 +56,18 @@ class Request:
     repeating: tuple[int, ...] = ()
     form: Form | None = None
     context: tuple[int, ...] = ()
+    terms: Terms | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
             raise ValueError(
                 f"request {self.id}: needs 0 <= min_new_tokens <= max_new_tokens, "
                 f"got {self.min_new_tokens} and {self.max_new_tokens}"
+            )
+        if self.terms is not None and self.terms.total >= self.max_new_tokens:
+            raise ValueError(
+                f"request {self.id}: its terms take {self.terms.total} tokens and the end sign one, "
+                f"but max_new_tokens is {self.max_new_tokens}"
             )
 
 
