@@ -1,0 +1,98 @@
+"""The files of the page at `/`: its own, and what it shares with the pages that `zhuyi` writes."""
+
+import hashlib
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import FileResponse
+
+from zhuyi.errors import InputError
+from zhuyi.visualize.fonts import chinese_font
+
+TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+FOLDERS = (("zhuyi.serving", "page"), ("zhuyi.visualize", "web"))
+FONT = "chinese.otf"
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """A file as it is sent."""
+
+    content: bytes
+    media_type: str
+    tag: str
+
+
+@cache
+def page_files() -> dict[str, PageFile]:
+    """All there are, by name: what is not among them is not sent, whatever a path says."""
+    found: dict[str, PageFile] = {}
+    for package, folder in FOLDERS:
+        for file in files(package).joinpath(folder).iterdir():
+            ending = file.name.rpartition(".")[2]
+            if ending in TYPES:
+                assert file.name not in found, f"two files of the page are called {file.name}"
+                content = file.read_bytes()
+                tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+                found[file.name] = PageFile(content, f"{TYPES[ending]}; charset=utf-8", tag)
+    return found
+
+
+@cache
+def content_policy() -> str:
+    """What a browser may do on the page: run its own modules, ask its own server, and nothing else."""
+    (import_map,) = re.findall(rb'<script type="importmap">(.*?)</script>', page_files()["index.html"].content, re.S)
+    known = b64encode(hashlib.sha256(import_map).digest()).decode("ascii")
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self' 'sha256-{known}'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "font-src 'self'",
+            "img-src 'self' blob: data:",
+            "media-src blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+def page(request: Request) -> Response:
+    """The page."""
+    headers = {
+        "Content-Security-Policy": content_policy(),
+        "Referrer-Policy": "no-referrer",
+        "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    }
+    return _sent("index.html", request, headers)
+
+
+@router.api_route("/page/{name}", methods=["GET", "HEAD"])
+def part(name: str, request: Request) -> Response:
+    """One of its modules, styles or pictures; or the Chinese font, for a reader whose machine has none."""
+    if name == FONT:
+        try:
+            return FileResponse(chinese_font(), media_type="font/otf", headers={"Cache-Control": "max-age=604800"})
+        except InputError as error:  # the extra `plot` is not installed
+            raise HTTPException(404, str(error)) from None
+    if name not in page_files():
+        raise HTTPException(404, "the page has no such file")
+    return _sent(name, request, {})
+
+
+def _sent(name: str, request: Request, headers: dict[str, str]) -> Response:
+    """A file, or that the browser has it already."""
+    file = page_files()[name]
+    headers |= {"ETag": file.tag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+    if file.tag in re.split(r"\s*,\s*", request.headers.get("If-None-Match", "")):
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
