@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zhuyi.serving.html_placement import Link
+from zhuyi.tasks.tag_placement import Link
 from zhuyi.serving.html_text import DEEPEST, MOST, Stretch, join, stretches
 from zhuyi.serving.html_tokens import Kind, cut
 

@@ -1,16 +1,19 @@
 """HTML for translation: what of it is text, a sentence or a paragraph at a time, and its markup put around the answers.
 
 A stretch of text ends at whatever is no inline element. Its inline tags are put around those words of the translation
-that the words between them became (`html_placement`): each exactly once, nested as they were.
+that the words between them became (`zhuyi.tasks.tag_placement`): each exactly once, nested as they were.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from itertools import groupby
 
-from zhuyi.serving.html_placement import Link, Span, place
+
 from zhuyi.serving.html_tokens import SPACE, Kind, Token, cut, read_text
+from zhuyi.tasks.tag_placement import Link, Span, place
 
 # Elements that a sentence goes on through, and of these the ones that have no end tag.
 INLINE = frozenset({
@@ -72,7 +75,8 @@ class Stretch:
 
         Args:   links: which stretches of the translation came from which of the text; the more, the better placed.
         """
-        return self.lead + place(self.text, self.spans, translation, links) + self.trail
+        as_html = functools.partial(escape, quote=False)
+        return self.lead + place(self.text, self.spans, translation, links, as_html) + self.trail
 
 
 Part = str | Stretch

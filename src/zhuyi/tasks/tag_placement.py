@@ -1,8 +1,7 @@
 """Where the tags of a text go in its translation: around the words that the words between them became."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import NamedTuple
 
 from zhuyi.data.normalization import contains_han
@@ -37,8 +36,13 @@ class Span:
 Range = tuple[int, int]
 
 
-def place(source: str, spans: Sequence[Span], target: str, links: Sequence[Link]) -> str:
-    """The target as HTML, with every tag of the spans once, nested as in the source."""
+def place(
+    source: str, spans: Sequence[Span], target: str, links: Sequence[Link], written: Callable[[str], str] = str
+) -> str:
+    """The target with every tag of the spans once, nested as in the source.
+
+    Args:   written: how what stands between tags is written.
+    """
     children: dict[int, list[int]] = {}
     for number, span in enumerate(spans):
         children.setdefault(span.parent, []).append(number)
@@ -47,7 +51,7 @@ def place(source: str, spans: Sequence[Span], target: str, links: Sequence[Link]
     else:
         links = sorted(links or _by_proportion(source, target), key=lambda link: link.target)
 
-    def written(parent: int, within: Range, of: Range) -> str:
+    def inside_of(parent: int, within: Range, of: Range) -> str:
         """What stands inside of an element; `of` is its range of the source."""
         numbers = children.get(parent, [])
         wanted = [_wanted(spans[number], source, target, within, of, links) for number in numbers]
@@ -56,12 +60,12 @@ def place(source: str, spans: Sequence[Span], target: str, links: Sequence[Link]
             zip(numbers, _apart(wanted, within), strict=True), key=lambda each: (each[1][0], each[0])
         ):
             span, begin = spans[number], max(begin, here)
-            inside = "" if span.kept else written(number, (begin, max(begin, end)), (span.start, span.end))
-            found += escape(target[here:begin], quote=False) + span.open + inside + span.close
+            inside = "" if span.kept else inside_of(number, (begin, max(begin, end)), (span.start, span.end))
+            found += written(target[here:begin]) + span.open + inside + span.close
             here = max(begin, end)
-        return found + escape(target[here : within[1]], quote=False)
+        return found + written(target[here : within[1]])
 
-    return written(-1, (0, len(target)), (0, len(source)))
+    return inside_of(-1, (0, len(target)), (0, len(source)))
 
 
 def _wanted(span: Span, source: str, target: str, within: Range, of: Range, links: Sequence[Link]) -> Range:
