@@ -1,0 +1,1 @@
+"""Runs put to work for others: HTTP, batches across clients, the page."""

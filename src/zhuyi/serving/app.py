@@ -1,0 +1,77 @@
+"""The application: the engine behind HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+
+from zhuyi import __version__
+from zhuyi.errors import InputError
+from zhuyi.serving import health
+from zhuyi.serving.border import Border
+from zhuyi.serving.engine import Engine
+from zhuyi.serving.error_answers import error_answer, refusal_answer
+from zhuyi.serving.refusals import Refusal
+from zhuyi.serving.settings import ServeSettings
+
+ROUTERS = (health.router,)
+
+
+def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
+    """The application of an engine, which it starts and ends.
+
+    Routes get the engine by a parameter `engine: EngineHere`; what they raise as `InputError` is told to the client
+    as 400, a `Refusal` by its status, anything else as 500 in one line.
+    """
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(engine.stop)
+
+    app = FastAPI(title="zhuyi", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
+    app.state.engine, app.state.settings = engine, settings
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(Refusal, _refusal)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(Border, engine=engine, settings=settings)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]
+        )
+    return app
+
+
+async def _input_error(request: Request, error: Exception) -> JSONResponse:
+    return error_answer(request.url.path, 400, str(error), "invalid_input")
+
+
+async def _refusal(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    request.app.state.engine.metrics.refused.labels(error.code).inc()
+    return refusal_answer(request.url.path, error)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    """The first thing that is wrong; what the client sent is not sent back."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    message = f"{where}: {first['msg']}" if where else str(first["msg"])
+    return error_answer(request.url.path, 422, message, "invalid_request", where or None)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return error_answer(request.url.path, error.status_code, str(error.detail), headers=dict(error.headers or {}))

@@ -1,0 +1,362 @@
+"""What the engine's thread does for a run: searches that requests share, and calls."""
+
+import time
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from zhuyi.serving.jobs import (
+    BatchedJob,
+    CallJob,
+    GenerationJob,
+    Job,
+    Outbox,
+    PiecewiseJob,
+    TranslationJob,
+)
+from zhuyi.serving.runs import ServedRun
+from zhuyi.serving.settings import ServeSettings
+from zhuyi.tasks.continuation import Chunk, ContinuationSearch
+from zhuyi.tasks.text_search import TextSearch
+
+MOST_ITEMS = 64  # of one call over several requests
+
+
+class Work(Protocol):
+    """Some requests of one run that are worked on together, a step at a time."""
+
+    run: ServedRun
+    used_seconds: float
+
+    @property
+    def active(self) -> bool: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    def add(self, job: Any) -> None: ...
+
+    def step(self) -> int:
+        """Go on by what takes a moment; how many tokens were written to the end."""
+        ...
+
+    def leave(self, job: Any) -> None:
+        """Free what is done for a job."""
+        ...
+
+    def jobs(self) -> list[Job]: ...
+
+
+def work_for(job: Job, settings: ServeSettings, outbox: Outbox) -> "Work":
+    """What does such jobs."""
+    if isinstance(job, TranslationJob):
+        return TranslationWork(job, settings, outbox)
+    if isinstance(job, GenerationJob):
+        return GenerationWork(job, settings, outbox)
+    return CallWork(job.run, settings, outbox)
+
+
+def kind_of_work(job: Job) -> Hashable:
+    """Jobs that may be worked on together have the same."""
+    if isinstance(job, TranslationJob):
+        return job.run.name, job.options
+    if isinstance(job, GenerationJob):
+        return job.run.name, _shared(job.decode)
+    return job.run.name
+
+
+def _shared(decode: Any) -> Any:
+    """What a search's texts have in common; the rest is each one's own."""
+    return replace(decode, max_new_tokens=1, stop=())
+
+
+class Gathering:
+    """Jobs that come, and are let into a search together after a bounded wait.
+
+    What goes wrong in a search of several is tried again for each alone, so that one request's fault is its own.
+    """
+
+    def __init__(self, wait_seconds: float) -> None:
+        self._wait_seconds = wait_seconds
+        self._arrived: deque[tuple[float, Any]] = deque()
+        self._alone: deque[Any] = deque()
+
+    def __len__(self) -> int:
+        return len(self._arrived) + len(self._alone)
+
+    def add(self, job: Any) -> None:
+        self._arrived.append((time.monotonic(), job))
+
+    def again_alone(self, jobs: list[Any]) -> None:
+        self._alone.extend(jobs)
+
+    def take(self, *, idle: bool) -> list[Any]:
+        """Those who may go in now."""
+        if self._alone:
+            return [self._alone.popleft()] if idle else []
+        if not self._arrived or not (idle or time.monotonic() - self._arrived[0][0] >= self._wait_seconds):
+            return []
+        taken = [job for _, job in self._arrived]
+        self._arrived.clear()
+        return taken
+
+    def leave(self, job: Any) -> None:
+        self._arrived = deque(entry for entry in self._arrived if entry[1] is not job)
+        self._alone = deque(other for other in self._alone if other is not job)
+
+    def jobs(self) -> list[Any]:
+        return [job for _, job in self._arrived] + list(self._alone)
+
+
+class TranslationWork:
+    """Texts of several requests in one search: those of one run and equal options."""
+
+    def __init__(self, job: TranslationJob, settings: ServeSettings, outbox: Outbox) -> None:
+        self.run, self._options, self._settings, self._outbox = job.run, job.options, settings, outbox
+        self.used_seconds = 0.0
+        self._gathering = Gathering(settings.batch_wait_seconds)
+        self._inside: dict[TranslationJob, None] = {}
+        self._search: TextSearch | None = None
+
+    @property
+    def active(self) -> bool:
+        return bool(self._inside or len(self._gathering))
+
+    @property
+    def rows(self) -> int:
+        return self._search.rows if self._search else 0
+
+    def add(self, job: TranslationJob) -> None:
+        self._gathering.add(job)
+
+    def leave(self, job: TranslationJob) -> None:
+        self._gathering.leave(job)
+        if job in self._inside:
+            del self._inside[job]
+            assert self._search is not None
+            self._search.drop([(job, place) for place in range(len(job.texts))])
+
+    def jobs(self) -> list[Job]:
+        return [*self._inside, *self._gathering.jobs()]
+
+    def step(self) -> int:
+        for job in self._gathering.take(idle=not self._inside):
+            self._admit(job)
+        if self._search is None or not self._inside:
+            return 0
+        try:
+            found = self._search.advance()
+        except Exception as error:
+            self._start_over(error)
+            return 0
+        key: Any
+        for key, translation in found:
+            job, place = key
+            job.found[place] = translation
+            if len(job.found) == len(job.texts):
+                del self._inside[job]
+                self._outbox.end(job, [job.found[i] for i in range(len(job.texts))])
+        return sum(len(translation.tokens) for _, translation in found)
+
+    def _admit(self, job: TranslationJob) -> None:
+        turn = 0
+        try:
+            if self._search is None:
+                self._search = self._opened()
+            self._inside[job] = None
+            for place, text in enumerate(job.texts):
+                if place not in job.found:
+                    turn += self._search.admit((job, place), self.run.predictor.read(text), turn=turn)
+        except Exception as error:
+            self.leave(job)
+            self._outbox.put(job, error)
+        if not job.texts:
+            self.leave(job)
+            self._outbox.end(job, [])
+
+    def _opened(self) -> TextSearch:
+        options = self._options
+        search: TextSearch = self.run.predictor.open_search(
+            beam=options.beam,
+            n_best=options.n_best,
+            alpha=options.alpha,
+            task=options.task,
+            prefix=options.prefix,
+            constraint=options.constraint,
+            same_length=options.same_length,
+            batch_tokens=self._settings.batch_tokens,
+        )
+        return search
+
+    def _start_over(self, error: Exception) -> None:
+        """Nobody knows what a search is in that raised."""
+        jobs, self._inside, self._search = list(self._inside), {}, None
+        if len(jobs) == 1:
+            self._outbox.put(jobs[0], error)
+        else:
+            self._gathering.again_alone(jobs)
+
+
+class GenerationWork:
+    """Texts of several requests that are continued in one search: those of one run and equal options of drawing."""
+
+    def __init__(self, job: GenerationJob, settings: ServeSettings, outbox: Outbox) -> None:
+        self.run, self._decode, self._outbox = job.run, _shared(job.decode), outbox
+        self.used_seconds = 0.0
+        self._gathering = Gathering(settings.batch_wait_seconds)
+        self._inside: dict[GenerationJob, None] = {}
+        self._search: ContinuationSearch | None = None
+
+    @property
+    def active(self) -> bool:
+        return bool(self._inside or len(self._gathering))
+
+    @property
+    def rows(self) -> int:
+        return self._search.rows if self._search else 0
+
+    def add(self, job: GenerationJob) -> None:
+        self._gathering.add(job)
+
+    def leave(self, job: GenerationJob) -> None:
+        self._gathering.leave(job)
+        if job in self._inside:
+            del self._inside[job]
+            assert self._search is not None
+            self._search.drop([(job, i, k) for i in range(len(job.prompts)) for k in range(job.samples)])
+
+    def jobs(self) -> list[Job]:
+        return [*self._inside, *self._gathering.jobs()]
+
+    def step(self) -> int:
+        for job in self._gathering.take(idle=not self._inside):
+            self._admit(job)
+        if self._search is None or not self._inside:
+            return 0
+        try:
+            pieces = self._search.advance()
+        except Exception as error:
+            self._start_over(error)
+            return 0
+        for piece in pieces:
+            job, prompt, sample = piece.key
+            job.has_begun = True
+            self._outbox.put(job, Chunk(prompt, sample, piece.text, piece.written))
+            job.unfinished -= piece.written is not None
+            if not job.unfinished:
+                del self._inside[job]
+                self._outbox.end(job)
+        return self._search.rows
+
+    def _admit(self, job: GenerationJob) -> None:
+        predictor = self.run.predictor
+        try:
+            if self._search is None:
+                self._search = ContinuationSearch(predictor.model, predictor.tokenizer, self._decode)
+            self._inside[job] = None
+            job.unfinished = len(job.prompts) * job.samples
+            for i, prompt in enumerate(job.prompts):
+                ids = predictor.begin(prompt) if isinstance(prompt, str) else prompt
+                for k in range(job.samples):
+                    limit, stop = job.decode.max_new_tokens, job.decode.stop
+                    self._search.admit((job, i, k), ids, sample=k, seed=job.seed, max_new_tokens=limit, stop=stop)
+        except Exception as error:
+            self.leave(job)
+            self._outbox.put(job, error)
+        if not job.prompts:
+            self.leave(job)
+            self._outbox.end(job)
+
+    def _start_over(self, error: Exception) -> None:
+        """Nobody knows what a search is in that raised; what has been sent cannot be taken back."""
+        jobs, self._inside, self._search = list(self._inside), {}, None
+        again = [job for job in jobs if not job.has_begun] if len(jobs) > 1 else []
+        for job in jobs:
+            if job not in again:
+                self._outbox.put(job, error)
+        self._gathering.again_alone(again)
+
+
+class CallWork:
+    """Calls of one run, one after the other."""
+
+    def __init__(self, run: ServedRun, settings: ServeSettings, outbox: Outbox) -> None:
+        self.run, self._settings, self._outbox = run, settings, outbox
+        self.used_seconds = 0.0
+        self._waiting: deque[Any] = deque()
+
+    @property
+    def active(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def rows(self) -> int:
+        return 0
+
+    def add(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def leave(self, job: Job) -> None:
+        if job in self._waiting:
+            self._waiting.remove(job)
+        if isinstance(job, PiecewiseJob) and job.pieces is not None:
+            job.pieces.close()
+
+    def jobs(self) -> list[Job]:
+        return list(self._waiting)
+
+    def step(self) -> int:
+        job = self._waiting[0]
+        if isinstance(job, BatchedJob):
+            return self._call_together(self._alike(job))
+        self._waiting.popleft()
+        try:
+            if isinstance(job, CallJob):
+                self._outbox.end(job, job.function())
+            else:
+                self._go_on(job)
+        except Exception as error:
+            self._outbox.put(job, error)
+        return 0 if job in self._waiting else job.cost
+
+    def _go_on(self, job: PiecewiseJob) -> None:
+        """Do one piece; the next one is done after the other requests of this run."""
+        if job.pieces is None:
+            assert job.function is not None
+            job.pieces = job.function()
+        try:
+            next(job.pieces)
+        except StopIteration as end:
+            self._outbox.end(job, end.value)
+        else:
+            self._waiting.append(job)
+
+    def _alike(self, first: BatchedJob) -> list[BatchedJob]:
+        """Take what may be done by one call with the first."""
+        together: list[BatchedJob] = []
+        items = cost = 0
+        for job in list(self._waiting):
+            if not isinstance(job, BatchedJob) or job.kind != first.kind:
+                continue
+            items, cost = items + len(job.items), cost + job.cost
+            if together and (items > MOST_ITEMS or cost > self._settings.batch_tokens):
+                break
+            together.append(job)
+            self._waiting.remove(job)
+        return together
+
+    def _call_together(self, jobs: list[BatchedJob]) -> int:
+        try:
+            found = list(jobs[0].function([item for job in jobs for item in job.items]))
+        except Exception as error:
+            if len(jobs) == 1:
+                self._outbox.put(jobs[0], error)
+            else:  # whose fault it is shows when each is alone
+                for job in jobs:
+                    self._call_together([job])
+            return 0
+        for job in jobs:
+            own, found = found[: len(job.items)], found[len(job.items) :]
+            self._outbox.end(job, own)
+        return sum(job.cost for job in jobs)
