@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zhuyi.tasks.tag_placement import Link
 from zhuyi.serving.html_text import DEEPEST, MOST, Stretch, join, stretches
 from zhuyi.serving.html_tokens import Kind, cut
+from zhuyi.tasks.tag_placement import Link
 
 HOSTILE = 6_000
 

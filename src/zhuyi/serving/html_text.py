@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import groupby
 
-
 from zhuyi.serving.html_tokens import SPACE, Kind, Token, cut, read_text
 from zhuyi.tasks.tag_placement import Link, Span, place
 
