@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zhuyi.nn.feedforward import ACTIVATIONS, Activation, FeedForward
+from zhuyi.nn.activations import ACTIVATIONS, Activation
+from zhuyi.nn.feedforward import FeedForward
 from zhuyi.nn.linear import Linear
 
 FORMULAS: dict[Activation, Callable[[Tensor], Tensor]] = {

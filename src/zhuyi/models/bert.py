@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from zhuyi.nn.activations import ACTIVATIONS, Activation
 from zhuyi.nn.blocks import EncoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
-from zhuyi.nn.feedforward import ACTIVATIONS, Activation
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.positions import LearnedPositions

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zhuyi.nn.activations import Activation
 from zhuyi.nn.blocks import DecoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
-from zhuyi.nn.feedforward import Activation
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
 from zhuyi.nn.positions import LearnedPositions

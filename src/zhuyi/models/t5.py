@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhuyi.nn.activations import Activation
 from zhuyi.nn.attention import CrossAttention, SelfAttention
 from zhuyi.nn.blocks import DecoderLayer, EncoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
-from zhuyi.nn.feedforward import Activation
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask

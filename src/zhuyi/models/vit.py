@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhuyi.nn.activations import ACTIVATIONS, Activation
 from zhuyi.nn.blocks import EncoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
-from zhuyi.nn.feedforward import ACTIVATIONS, Activation
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.positions import LearnedPositions

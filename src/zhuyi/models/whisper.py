@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhuyi.nn.activations import Activation
 from zhuyi.nn.blocks import DecoderLayer, EncoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
-from zhuyi.nn.feedforward import Activation
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.positions import LearnedPositions
 from zhuyi.nn.sequences import run_layers

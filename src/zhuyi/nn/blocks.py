@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from zhuyi.nn import kernels
+from zhuyi.nn.activations import Activation
 from zhuyi.nn.attention import CrossAttention, SelfAttention
 from zhuyi.nn.dropout import Dropout
-from zhuyi.nn.feedforward import Activation, FeedForward
+from zhuyi.nn.feedforward import FeedForward
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.norm import NORMS, Norm
 from zhuyi.nn.state import DecoderState

@@ -1,23 +1,10 @@
 """The position-wise feed-forward network: section 3.3 of "Attention Is All You Need"."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Literal
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhuyi.nn.activations import ACTIVATIONS, Activation
 from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.linear import Linear
-
-# `gelu-tanh` is the formula by which the first GELUs were computed, near the exact one.
-Activation = Literal["relu", "gelu", "gelu-tanh", "silu"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu-tanh": partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,
-}
 
 
 class FeedForward(nn.Module):

@@ -42,6 +42,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "largest": _P + 3 * _L + 2 * _P,
     "run_program": _P + _L + _P + 2 * (Layers,) + _P,
     "run_sequences": 2 * _P + 2 * _L + 2 * _P,
+    "gelu_tanh_with_slope": _P + 2 * _L + 2 * _P,
 }
 _CAN_FAIL = ("int8_linear", "run_program", "run_sequences")  # where there is no memory
 
@@ -54,6 +55,29 @@ def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
         if type(x) not in (Tensor, torch.nn.Parameter) or x.dtype is not torch.float32 or x.device.type != "cpu":
             return None
     return _load()[0]
+
+
+def can_note_slopes(x: Tensor) -> bool:
+    """Whether `gelu_tanh_with_slope` can take it, and its slopes are wanted."""
+    return (
+        type(x) is Tensor
+        and x.requires_grad
+        and torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+        and _load()[0] is not None
+    )
+
+
+def gelu_tanh_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What `x` is by that activation, and the slope of that there: both as `x`, which is one that `can_note_slopes`."""
+    library = _load()[0]
+    assert library is not None
+    x = x.contiguous()
+    out, slopes = torch.empty_like(x), torch.empty_like(x)
+    library.gelu_tanh_with_slope(x.data_ptr(), x.numel(), x.dtype is torch.bfloat16, out.data_ptr(), slopes.data_ptr())
+    return out, slopes
 
 
 def status() -> str:

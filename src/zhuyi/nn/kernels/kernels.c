@@ -713,6 +713,18 @@ static inline __m512 share_below(__m512 x)
     return _mm512_mask_mov_ps(_mm512_sub_ps(one, beyond), negative, beyond);
 }
 
+/* x times 0.5 (1 + tanh(z / 2)) = sigmoid(z), and the slope of that. */
+static inline __m512 gelu_tanh_of(__m512 x, __m512 *slope)
+{
+    const __m512 one = _mm512_set1_ps(1.0f), factor = _mm512_set1_ps(1.5957691216f);
+    __m512 square = _mm512_mul_ps(_mm512_set1_ps(0.044715f), _mm512_mul_ps(x, x));
+    __m512 share = sigmoid_of(_mm512_mul_ps(factor, _mm512_fmadd_ps(square, x, x)));
+    __m512 steepness = _mm512_mul_ps(factor, _mm512_fmadd_ps(square, _mm512_set1_ps(3.0f), one)); /* of z */
+    steepness = _mm512_mul_ps(_mm512_mul_ps(share, _mm512_sub_ps(one, share)), steepness);        /* of the share */
+    *slope = _mm512_fmadd_ps(x, steepness, share);
+    return _mm512_mul_ps(x, share);
+}
+
 static void activate(const float *x, long count, long activation, float *out)
 {
 #pragma omp for schedule(static)
@@ -725,12 +737,50 @@ static void activate(const float *x, long count, long activation, float *out)
             v = _mm512_mul_ps(v, sigmoid_of(v));
         else if (activation == GELU)
             v = _mm512_mul_ps(v, share_below(v));
-        else { /* 0.5 (1 + tanh(z)) = sigmoid(2 z) */
-            __m512 cube = _mm512_mul_ps(_mm512_mul_ps(v, v), v);
-            __m512 z = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), v);
-            v = _mm512_mul_ps(v, sigmoid_of(_mm512_mul_ps(z, _mm512_set1_ps(1.5957691216f))));
+        else {
+            __m512 slope; /* not wanted here, and so not computed */
+            v = gelu_tanh_of(v, &slope);
         }
         _mm512_mask_storeu_ps(out + i, mask, v);
+    }
+}
+
+/* Sixteen numbers of an array of float32 or bfloat16. */
+static inline __m512 load_numbers(const void *x, long i, int narrow, __mmask16 mask)
+{
+    if (!narrow)
+        return _mm512_maskz_loadu_ps(mask, (const float *)x + i);
+    __m512i half = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)x + i));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(half, 16));
+}
+
+static inline void store_numbers(void *out, long i, int narrow, __mmask16 mask, __m512 v)
+{
+    if (!narrow) {
+        _mm512_mask_storeu_ps((float *)out + i, mask, v);
+        return;
+    }
+#ifdef __AVX512BF16__
+    _mm256_mask_storeu_epi16((uint16_t *)out + i, mask, (__m256i)_mm512_cvtneps_pbh(v));
+#else
+    __m512i bits = _mm512_castps_si512(v), one = _mm512_set1_epi32(1);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one); /* halves are rounded to even */
+    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __mmask16 none = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q); /* not a number, and not to become one */
+    rounded = _mm512_mask_mov_epi32(rounded, none, _mm512_set1_epi32(0x7fc00000));
+    _mm256_mask_storeu_epi16((uint16_t *)out + i, mask, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+#endif
+}
+
+/* Activate an array, and note how steep that is at each place: all that the way back needs. */
+void gelu_tanh_with_slope(const void *x, long count, long narrow, void *out, void *slopes)
+{
+#pragma omp parallel for schedule(static) if (count >= FEW_OPERATIONS)
+    for (long i = 0; i < count; i += 16) {
+        __mmask16 mask = first_of(count - i);
+        __m512 slope;
+        store_numbers(out, i, narrow, mask, gelu_tanh_of(load_numbers(x, i, narrow, mask), &slope));
+        store_numbers(slopes, i, narrow, mask, slope);
     }
 }
 
