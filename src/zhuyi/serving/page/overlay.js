@@ -19,7 +19,7 @@ export function overlayView() {
   const layer = make("select", { onchange: () => { fillHeads(); draw(); } });
   const head = make("select", { onchange: () => draw() });
   const headField = field("head", head);
-  const element = make("div", { class: "overlay-view", hidden: true }, canvas,
+  const element = make("div", { class: "overlay-view card", hidden: true }, canvas,
     make("div", { class: "row" }, field("layer", layer), headField), told);
   const image = new Image();
   image.addEventListener("load", () => draw());

@@ -33,6 +33,9 @@ const ROOMS = [
   { name: "forecast", has: (run) => run.can.includes("forecast"), build: forecast },
 ];
 
+// Chromium keeps the boxes that it drew for Chinese before the font was there: another font setting draws them anew.
+document.fonts.addEventListener("loadingdone", () => document.body.classList.add("font-came"));
+
 const main = document.getElementById("main");
 const tasks = document.getElementById("tasks");
 say(tasks, "tasks", "label");

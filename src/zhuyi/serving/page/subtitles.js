@@ -14,5 +14,5 @@ const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").
 export const asVtt = (segments) => ["WEBVTT\n", ...segments
   .map(({ start, end, text }) => `${clock(start, ".")} --> ${clock(end, ".")}\n${escaped(text)}\n`)].join("\n");
 
-/** As people read it: 1:07. */
-export const shortTime = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+/** As people read it: 1:07.3. */
+export const shortTime = (seconds) => `${Math.floor(seconds / 60)}:${(Math.floor(seconds % 60 * 10) / 10).toFixed(1).padStart(4, "0")}`;
