@@ -22,6 +22,7 @@ from zhuyi.tasks.transcription import (
     _at_seam_by_times,
     compression,
     transcribe,
+    transcribe_by_steps,
 )
 
 WORDS = ("one", "two", "three", "four", "five")
@@ -142,6 +143,25 @@ def test_what_is_not_believed_is_tried_again_and_flagged(tokenizer: Tokenizer) -
     model = Scripted(tokenizer, [("one two", 20.0)])
     (sure,) = run(model, tokenizer, [speech(1.0)], config)
     assert model.windows == 1 and sure.segments[0].flags == () and sure.segments[0].temperature == 0.0
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_by_steps_the_same_is_heard(tokenizer: Tokenizer, beam: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr("zhuyi.tasks.transcription.num_lanes", lambda device: 1)
+    scripts = [("one two", 20.0), ("three", 1.0), ("four five", 20.0), ("", 20.0)]
+    sound = np.concatenate([part for i in range(5) for part in (speech(1.0, i), silence(0.8))])
+    config = TranscriptionConfig(beam=beam, temperatures=(0.0, 0.5), batch_windows=5, pauses=GREEDY.pauses)
+    (wanted,) = run(Scripted(tokenizer, scripts), tokenizer, [sound], config)
+    steps, turns = transcribe_by_steps(Scripted(tokenizer, scripts), tokenizer, sound, config), 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            assert end.value == wanted
+            break
+        turns += 1
+    assert turns > 5 + 3  # at every window's beginning, and at every token
+    assert wanted.text.startswith("one two three four five")
 
 
 def test_loops_are_ended_and_told(tokenizer: Tokenizer) -> None:

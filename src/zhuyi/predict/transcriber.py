@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,14 @@ from zhuyi.nn.maps import Maps
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.speech_data import text_ids
 from zhuyi.tasks.text_data import load_tokenizer
-from zhuyi.tasks.transcription import Listener, Manner, Transcription, TranscriptionConfig, transcribe
+from zhuyi.tasks.transcription import (
+    Listener,
+    Manner,
+    Transcription,
+    TranscriptionConfig,
+    transcribe,
+    transcribe_by_steps,
+)
 
 Sound = str | Path | np.ndarray
 
@@ -96,6 +103,19 @@ class Transcriber:
         """As `transcribe`, one after the other, in memory bounded by some minutes of sound and the longest file."""
         manner = self.manner(language, task, times)
         return transcribe(self.model, self.tokenizer, map(_samples, sounds), self.decode_config(beam), manner)
+
+    def by_steps(
+        self,
+        sound: Sound,
+        *,
+        beam: int | None = None,
+        language: str | None = None,
+        task: SpeechTask = "transcribe",
+        times: bool | None = None,
+    ) -> Generator[None, None, Transcription]:
+        """As `transcribe` of one recording, for who has other work to do at every `yield`, a token's time apart."""
+        manner = self.manner(language, task, times)
+        return transcribe_by_steps(self.model, self.tokenizer, _samples(sound), self.decode_config(beam), manner)
 
     def manner(self, language: str | None = None, task: SpeechTask = "transcribe", times: bool | None = None) -> Manner:
         """What is asked of the model, with its own habits where nothing is said."""

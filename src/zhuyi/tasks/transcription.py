@@ -1,9 +1,9 @@
 """From sound to text as every user of a model gets it: windows, search, guards, and the seams between windows."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from zhuyi.data.speech_windows import Pauses, Stretch, cut_at_seam, cut_into_str
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import (
     Beam,
+    Event,
     Filter,
     Greedy,
     Hypothesis,
@@ -223,6 +224,25 @@ def transcribe(
     yield from listener.hear_all(waiting)
 
 
+@torch.inference_mode()
+def transcribe_by_steps(
+    model: SpeechModel,
+    tokenizer: Tokenizer,
+    samples: np.ndarray,
+    config: TranscriptionConfig,
+    manner: Manner | None = None,
+) -> Generator[None, None, Transcription]:
+    """As `transcribe` of one recording, for who has other work to do at every `yield`, a token's time apart."""
+    listener = Listener(model, tokenizer, config, manner or Manner())
+    cut = listener.cut_up(samples)
+    language = listener.languages([0] * len(cut.pieces), cut.pieces).get(0, "")
+    heard: list[Heard] = []
+    for first in range(0, len(cut.pieces), config.batch_windows):
+        pieces = cut.pieces[first : first + config.batch_windows]
+        heard += yield from listener.hearing(pieces, [language] * len(pieces), by_steps=True)
+    return listener.transcription(cut, heard, language)
+
+
 class Listener:
     """A model with all that is asked of it; `transcribe` is how it is used."""
 
@@ -258,18 +278,38 @@ class Listener:
         """The transcriptions of recordings that are cut already."""
         owners = [i for i, each in enumerate(cut) for _ in each.pieces]
         pieces = [piece for each in cut for piece in each.pieces]
-        languages = self._languages(owners, pieces)
+        languages = self.languages(owners, pieces)
         heard = iter(self.hear(pieces, [languages[i] for i in owners]))
         for i, each in enumerate(cut):
-            found = [(stretch, None if stretch.quiet else next(heard)) for stretch in each.stretches]
-            yield self._transcription(each.length, found, languages.get(i, ""))
+            yield self.transcription(each, list(islice(heard, len(each.pieces))), languages.get(i, ""))
+
+    def transcription(self, cut: Cut, heard: Sequence[Heard], language: str) -> Transcription:
+        """Put a recording together from what is heard in its pieces."""
+        following = iter(heard)
+        found = [(stretch, None if stretch.quiet else next(following)) for stretch in cut.stretches]
+        return self._transcription(cut.length, found, language)
 
     def hear(self, pieces: Sequence[np.ndarray], languages: Sequence[str]) -> list[Heard]:
-        """What is said in windows, each by itself; what is not believed is tried again at the next temperature."""
+        """What is said in windows, each by itself."""
+        hearing = self.hearing(pieces, languages, by_steps=False)
+        while True:
+            try:
+                next(hearing)
+            except StopIteration as end:
+                found: list[Heard] = end.value
+                return found
+
+    def hearing(
+        self, pieces: Sequence[np.ndarray], languages: Sequence[str], *, by_steps: bool
+    ) -> Generator[None, None, list[Heard]]:
+        """As `hear`; what is not believed is tried again at the next temperature.
+
+        Args:   by_steps: yield after each token, in one lane.
+        """
         found: dict[int, Heard] = {}
         pending = list(range(len(pieces)))
         for temperature in self.config.temperatures:
-            attempts, no_speech = self._search(pieces, languages, pending, temperature)
+            attempts, no_speech = yield from self._search(pieces, languages, pending, temperature, by_steps)
             for i in pending:
                 heard = self._judged(attempts[i], no_speech[i], temperature)
                 found[i] = _better(found[i], heard) if i in found else heard
@@ -290,7 +330,7 @@ class Listener:
             found += [codes[i] for i in logits[:, ids].argmax(dim=1).tolist()]
         return found
 
-    def _languages(self, owners: Sequence[int], pieces: Sequence[np.ndarray]) -> dict[int, str]:
+    def languages(self, owners: Sequence[int], pieces: Sequence[np.ndarray]) -> dict[int, str]:
         """Of each recording with something to hear: what was asked for, or what its first window tells."""
         if self.manner.language != "auto":
             return dict.fromkeys(owners, self.manner.language)
@@ -299,8 +339,13 @@ class Listener:
         return {owners[n]: code for n, code in zip(firsts, codes, strict=True)}
 
     def _search(
-        self, pieces: Sequence[np.ndarray], languages: Sequence[str], chosen: Sequence[int], temperature: float
-    ) -> tuple[dict[int, Hypothesis], dict[int, float]]:
+        self,
+        pieces: Sequence[np.ndarray],
+        languages: Sequence[str],
+        chosen: Sequence[int],
+        temperature: float,
+        by_steps: bool,
+    ) -> Generator[None, None, tuple[dict[int, Hypothesis], dict[int, float]]]:
         """What is found in the chosen windows, and how likely there is no speech in each."""
         no_speech: dict[int, float] = {}
 
@@ -322,8 +367,11 @@ class Listener:
             prefix = self.prefix(languages[i])
             most = max(1, min(self.config.max_new_tokens, self.model.max_len - len(prefix)))
             requests.append(Request(i, prefix, most, seed=zlib.crc32(np.ascontiguousarray(pieces[i]).tobytes())))
-        max_rows = max(count, self.config.batch_windows) * rule.width
-        events = run_in_lanes(searches, requests, max_rows=max_rows)
+        if by_steps:
+            events = yield from _stepped(searches[0], requests)
+        else:
+            max_rows = max(count, self.config.batch_windows) * rule.width
+            events = list(run_in_lanes(searches, requests, max_rows=max_rows))
         return {event.id: event.hypotheses[0] for event in events if event.hypotheses}, no_speech
 
     def _no_speech(self, prefix: Tensor, memory: Any) -> list[float]:
@@ -401,6 +449,18 @@ class Listener:
             if text := self.tokenizer.decode(tokens).strip():
                 found.append(replace(whole, start=start + first, end=start + last, text=text))
         return found
+
+
+def _stepped(search: Search, requests: Sequence[Request]) -> Generator[None, None, list[Event]]:
+    """Each window is a step as it is taken in, and each token of all of them."""
+    for request in requests:
+        search.admit([request])
+        yield
+    events: list[Event] = []
+    while search.active:
+        events += search.advance()
+        yield
+    return events
 
 
 def _better(first: Heard, second: Heard) -> Heard:
