@@ -1,7 +1,6 @@
-"""Attention maps as one HTML file that needs nothing else: no server, no network, no installed font."""
+"""Attention maps as one HTML file, to point at words and see where they look."""
 
 import base64
-import json
 import zlib
 from importlib.resources import files
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from zhuyi.atomic import replacing
-from zhuyi.errors import InputError
 from zhuyi.predict import TextMaps
 from zhuyi.visualize.attention_maps import choose_place, places
-from zhuyi.visualize.fonts import font_subset
+from zhuyi.visualize.web_page import self_contained
 
 
 def write_page(
@@ -24,45 +22,39 @@ def write_page(
     layer: int | None = None,
     head: int | None = None,
 ) -> None:
-    """Write the page: choose a place, a layer and heads, point at a token and see where it looks.
-
-    A weight is one byte, weight * 255 rounded. Chinese has its glyphs in the file where the extra `plot` is installed;
-    elsewhere the reader's own fonts are used.
+    """Write the page: point at a word and see where it looks, in each layer and head.
 
     Args:   place, layer, head: what the page shows first, as in `draw_maps`.
     Raises: InputError: there is no such place, layer or head.
     """
-    chosen = choose_place(text_maps, place)
-    chosen.head(layer, head)
-    first = {"place": chosen.place, "layer": (layer or len(chosen.layers)) - 1, "head": (head or 0) - 1}
+    data = page_data(text_maps, place=place, layer=layer, head=head)
     template = files("zhuyi.visualize").joinpath("attention_page.html").read_text(encoding="utf-8")
-    font = _font(template + "".join([*text_maps.source_tokens, *text_maps.target_tokens, *text_maps.read_tokens]))
-    # The data come last: what they hold is never taken for a place to fill.
-    page = template.replace("@FONT@", font).replace("@DATA@", _data(text_maps, first))
+    page = self_contained(template, ["attention.js", "language.js"], data)
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
 
 
-def _data(text_maps: TextMaps, first: dict[str, Any]) -> str:
-    """JSON that is safe inside a script element, whatever the tokens are."""
+def page_data(
+    text_maps: TextMaps, *, place: str = "", layer: int | None = None, head: int | None = None
+) -> dict[str, Any]:
+    """What `attentionExplorer` of `web/attention.js` shows, as JSON can hold it; a weight is a byte, weight * 255.
+
+    Args:   place, layer, head: what is shown first, as in `draw_maps`.
+    Raises: InputError: there is no such place, layer or head.
+    """
+    chosen = choose_place(text_maps, place)
+    chosen.head(layer, head)
     found = places(text_maps)
     weights = [np.rint(heads * 255).astype(np.uint8).tobytes() for maps in found for heads in maps.layers]
-    data = {
-        "first": first,
-        "places": [{"place": m.place, "layers": len(m.layers), "heads": len(m.layers[0])} for m in found],
-        "source": text_maps.source_tokens,
-        "target": text_maps.target_tokens,
-        "read": text_maps.read_tokens,
+    return {
+        "first": {"place": chosen.place, "layer": (layer or len(chosen.layers)) - 1, "head": (head or 0) - 1},
+        "places": [
+            {"place": m.place, "layers": len(m.layers), "heads": len(m.layers[0]), "rows": m.layers[0].shape[1],
+             "columns": m.layers[0].shape[2], "rollout": False}
+            for m in found
+        ],
+        "source": list(text_maps.source_tokens),
+        "target": list(text_maps.target_tokens),
+        "read": list(text_maps.read_tokens),
         "weights": base64.b64encode(zlib.compress(b"".join(weights), 9)).decode("ascii"),
-    }
-    return json.dumps(data).replace("<", "\\u003c")
-
-
-def _font(text: str) -> str:
-    """A style rule that holds the glyphs of the text's Chinese; none without the extra `plot`."""
-    wanted = "".join(sorted({c for c in text if ord(c) > 0x2000 and not 0xD800 <= ord(c) < 0xE000}))
-    try:
-        packed = base64.b64encode(font_subset(wanted)).decode("ascii")
-    except InputError:
-        return ""
-    return f'@font-face {{ font-family: "page Chinese"; src: url("data:font/woff;base64,{packed}") format("woff"); }}'
+    }  # fmt: skip
