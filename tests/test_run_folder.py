@@ -13,6 +13,7 @@ from tests.tiny import random_run, tiny_config
 from torch import Tensor, nn
 
 import zhuyi
+from zhuyi import run_folder
 from zhuyi.atomic import replacing
 from zhuyi.errors import InputError
 from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
@@ -211,7 +212,7 @@ def test_weights_may_be_read_by_whoever_may_read_the_config(tmp_path: Path) -> N
 def test_metrics_are_cut_back_to_a_step(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.read_metrics() == []
-    folder.cut_metrics(5)
+    folder.cut_history(5)
     assert not folder.metrics_path.exists()
     rows = [{"step": step, "valid_loss": 1.0 / step, "note": "好"} for step in (5, 10, 15)]
     for row in rows:
@@ -223,13 +224,36 @@ def test_metrics_are_cut_back_to_a_step(tmp_path: Path) -> None:
     def look(through: bool) -> None:
         assert folder.read_metrics() == rows[:2] if through else folder.read_metrics() in (rows, rows[:2])
 
-    kill_everywhere(tmp_path, lambda: folder.cut_metrics(14), look)
+    kill_everywhere(tmp_path, lambda: folder.cut_history(14), look)
     folder.append_metrics(rows[2])  # the half line is gone, or this would be lost with it
     assert folder.read_metrics() == rows
-    folder.cut_metrics(15)
+    folder.cut_history(15)
     assert folder.read_metrics() == rows
-    folder.cut_metrics(0)
+    folder.cut_history(0)
     assert folder.read_metrics() == []
+
+
+def test_samples_are_cut_back_with_the_metrics_and_never_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "MOST_SAMPLES", 4)
+
+    def note(folder: RunFolder, *steps: int) -> list[int]:
+        for step in steps:
+            folder.append_samples({"step": step, "samples": [{"text": "好\u2028"}]})
+        assert all(row["samples"] == [{"text": "好\u2028"}] for row in folder.read_samples())
+        return [row["step"] for row in folder.read_samples()]
+
+    whole, resumed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "resumed")
+    whole.path.mkdir(), resumed.path.mkdir()
+    assert note(whole, 5, 10, 15, 20) == [5, 10, 15, 20]
+    assert note(whole, 25) == [5, 15, 25]
+    assert note(whole, 30, 35) == [5, 25, 35]
+    note(resumed, 5, 10, 15, 20, 25)
+    with resumed.samples_path.open("ab") as file:
+        file.write('{"step": 30, "samples": [{"text": "好'.encode()[:-1])  # a kill in the middle of a character
+    resumed.cut_history(20)
+    assert note(resumed, 25, 30, 35) == [5, 25, 35]
 
 
 def one_line(caught: pytest.ExceptionInfo[InputError]) -> str:

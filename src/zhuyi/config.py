@@ -100,6 +100,15 @@ class TrainConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
+    def share_done(self, step: int, epoch: int, minutes: float) -> float:
+        """The largest share of a limit that has been used up."""
+        shares = [
+            step / self.max_steps if self.max_steps else 0.0,
+            epoch / self.max_epochs if self.max_epochs else 0.0,
+            minutes / self.max_minutes if self.max_minutes else 0.0,
+        ]
+        return min(1.0, max(shares))
+
     def _check_final_rate(self) -> None:
         if not 0 <= self.final_learning_rate <= self.learning_rate:
             raise ValueError(

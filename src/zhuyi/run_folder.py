@@ -5,7 +5,7 @@ import difflib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from zhuyi.errors import InputError
 PRETRAINED = Path(__file__).parent / "pretrained"
 # Of an imported run's folder: the tokenizer's files as they were published, for an export.
 PUBLISHED = "published"
+MOST_SAMPLES = 400  # even, so that of one more than these every second ends with the newest
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class RunFolder:
         self.config_path = self.path / "config.json"
         self.weights_path = self.path / "model.safetensors"
         self.metrics_path = self.path / "metrics.jsonl"
+        self.samples_path = self.path / "samples.jsonl"
         self.card_path = self.path / "card.md"
         self.checkpoints_path = self.path / "checkpoints"
 
@@ -101,28 +103,29 @@ class RunFolder:
             )
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
-        _refuse_link(self.metrics_path)
-        with open(self.metrics_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(values, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _append_line(self.metrics_path, values)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
-        rows = []
-        for line in lines:
-            with contextlib.suppress(ValueError):  # a kill in the middle of a write leaves half a line
-                rows.append(json.loads(line))
-        return rows
+        return _read_lines(self.metrics_path)
 
-    def cut_metrics(self, step: int) -> None:
-        """Forget what was logged after `step`: training goes on from there."""
-        if self.metrics_path.exists():
-            kept = [row for row in self.read_metrics() if row["step"] <= step]
-            with replacing(self.metrics_path) as path:
-                path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
+    def append_samples(self, values: Mapping[str, Any]) -> None:
+        """Note what the model writes at an evaluation; where there are too many notes, forget every second one.
+
+        Which ones are kept follows from how many were made, so that a resumed run comes to the same.
+        """
+        _append_line(self.samples_path, values)
+        rows = self.read_samples()
+        if len(rows) > MOST_SAMPLES:
+            _write_lines(self.samples_path, rows[::2])
+
+    def read_samples(self) -> list[dict[str, Any]]:
+        return _read_lines(self.samples_path)
+
+    def cut_history(self, step: int) -> None:
+        """Forget what was noted after `step`: training goes on from there."""
+        for path in (self.metrics_path, self.samples_path):
+            if path.exists():
+                _write_lines(path, [row for row in _read_lines(path) if row["step"] <= step])
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Add a checkpoint; one of a step that has one already is of the same state, and only its progress is news."""
@@ -178,6 +181,36 @@ class RunFolder:
         """Remove what a killed writing or removal of a checkpoint has left."""
         for leftover in self.checkpoints_path.glob("unfinished-*"):
             shutil.rmtree(leftover)
+
+
+# Files of one JSON object a line, which grow by one at each evaluation.
+
+
+def _append_line(path: Path, values: Mapping[str, Any]) -> None:
+    _refuse_link(path)
+    with open(path, "a", encoding="utf-8", errors="replace") as file:
+        file.write(_line(values))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError):  # a kill in the middle of a write leaves half a line
+            rows.append(json.loads(line))
+    return rows
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text("".join(map(_line, rows)), encoding="utf-8")
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def _refuse_link(path: Path) -> None:

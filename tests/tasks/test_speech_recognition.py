@@ -15,6 +15,7 @@ from zhuyi.config import RunConfig, parse_config
 from zhuyi.errors import InputError
 from zhuyi.evaluation import Wanted, evaluate_run
 from zhuyi.run_folder import RunFolder, named_weights
+from zhuyi.tasks import speech_recognition
 from zhuyi.tasks.speech_recognition import SpeechRecognitionTask
 from zhuyi.tasks.transcription import Segment, Transcription
 from zhuyi.training.automatic import AUTOMATIC, Given
@@ -192,6 +193,26 @@ def test_maps_are_of_words_by_sound(trained: tuple[Path, RunFolder], tmp_path: P
         draw(run, str(base / "low_0.wav"), tmp_path / "map.png", target="low", layer=3)
     with pytest.raises(InputError, match="nothing to listen to"):
         run.attention(np.zeros(16000, np.float32))
+
+
+def test_where_it_listens_is_noted_at_each_evaluation(
+    trained: tuple[Path, RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, folder = trained
+    assert all("cross_attention" in row for row in folder.read_samples())
+    run = zhuyi.load(folder.path)
+    task = SpeechRecognitionTask.prepare(run.config.data, run.config.decode, folder.path, 100, 1, print, begun=True)
+    text = task.samples(run.model)[0][2]
+    looked = task.cross_attention(run.model)
+    maps = run.attention(base / f"{text}_0.wav", text)
+    assert (
+        looked.target == maps.tokens and looked.source[:3] == ("0.0 s", "0.0 s", "0.0 s") and len(looked.source) == 18
+    )
+    assert torch.allclose(looked.weights, maps.maps["decoder.1.cross"].mean(dim=0), atol=1e-4)
+    monkeypatch.setattr(speech_recognition, "MOST_COLUMNS", 5)
+    narrow = task.cross_attention(run.model)
+    assert narrow.source == ("0.0 s", "0.1 s", "0.2 s", "0.2 s", "0.3 s")
+    assert torch.allclose(narrow.weights[:, 1], looked.weights[:, 4:8].sum(dim=1))
 
 
 def test_resume_is_exact(tmp_path: Path) -> None:

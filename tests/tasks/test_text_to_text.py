@@ -169,6 +169,26 @@ def test_samples_of_every_part(task: TextToTextTask, translator: Translator) -> 
     assert whole in " ".join(read_lines(task.config.mixture[2].train[0]))
 
 
+def test_where_it_looks_is_of_a_part_with_pairs(task: TextToTextTask, translator: Translator) -> None:
+    looked = task.cross_attention(translator.model)
+    assert looked is not None and looked.weights.shape == (len(looked.target), len(looked.source))
+    name, prefix = next(iter(PREFIXES.items()))
+    source = "".join(looked.source[:-1]).replace("▁", " ").strip()
+    assert source.startswith(prefix.strip())
+    target = "".join(looked.target[:-1]).replace("▁", " ").strip()
+    maps = translator.attention(source.removeprefix(prefix.strip()).strip(), target=target, task=name)
+    assert maps.target_tokens == looked.target
+    last = max(name for name in maps.maps if name.endswith("cross"))
+    assert torch.allclose(maps.maps[last].mean(dim=0), looked.weights, atol=1e-6)
+
+
+def test_where_it_looks_is_of_spans_where_there_are_no_pairs(task: TextToTextTask, translator: Translator) -> None:
+    task._data = replace(task._data, valid={"text": task._data.valid["text"]})
+    task._valid = {"text": task._valid["text"]}
+    looked = task.cross_attention(translator.model)
+    assert looked is not None and "<1>" in looked.source and looked.target[0] == "<1>"
+
+
 # Use.
 
 

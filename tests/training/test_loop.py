@@ -1,9 +1,11 @@
 """The training loop: what it learns, where it stops, and that stopping anywhere changes nothing."""
 
+import base64
 import json
 import math
 import os
 import signal
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,10 @@ def timeless(path: Path) -> list[dict[str, Any]]:
         {key: value for key, value in row.items() if key not in ("minutes", "tokens_per_second")}
         for row in RunFolder(path).read_metrics()
     ]
+
+
+def samples(path: Path) -> list[dict[str, Any]]:
+    return RunFolder(path).read_samples()
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
@@ -105,9 +111,34 @@ def test_what_is_measured_and_shown(pairs_file: Path, tmp_path: Path) -> None:
     assert rows[0]["learning_rate"] > rows[1]["learning_rate"] > 0
     assert 0 < rows[0]["minutes"] <= rows[1]["minutes"]
     assert rows[0]["train_loss"] > rows[1]["train_loss"] > 0
-    samples = [message for message in log.said if "\n  → " in message and "\n  = " in message]
-    assert len(samples) == 2 * 2  # two at each evaluation
+    shown = [message for message in log.said if "\n  → " in message and "\n  = " in message]
+    assert len(shown) == 2 * 2  # two at each evaluation
     assert any("The largest batch" in message and "GiB" in message for message in log.said)
+
+
+def test_what_is_written_and_looked_at_is_noted_at_each_evaluation(pairs_file: Path, tmp_path: Path) -> None:
+    _, log = train_tiny(tiny_config(pairs_file), tmp_path / "run")
+    first, second = samples(tmp_path / "run")
+    assert (first["step"], second["step"]) == (5, 10)
+    for row in (first, second):
+        shown = [f"  {each['source']}\n  → {each['text']}\n  = {each['reference']}" for each in row["samples"]]
+        assert len(shown) == 2 and all(message in log.said for message in shown)
+    before, after = first["cross_attention"], second["cross_attention"]
+    assert before["source"] == after["source"] and before["target"] == after["target"]  # the same words each time
+    assert before["weights"] != after["weights"]
+    weights = np.frombuffer(zlib.decompress(base64.b64decode(after["weights"])), np.uint8)
+    rows = weights.reshape(len(after["target"]), len(after["source"]))
+    assert np.allclose(rows.sum(axis=1) / 255, 1, atol=0.03)
+
+
+def test_a_task_that_cannot_tell_where_it_looks_tells_what_it_writes(
+    pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(TranslationTask, "cross_attention")
+    monkeypatch.setattr(TranslationTask, "samples", lambda *_: [("长" * 700, "long", "\ud800\u2028")])
+    train_tiny(tiny_config(pairs_file, max_steps=1), tmp_path / "run")
+    (row,) = samples(tmp_path / "run")
+    assert row == {"step": 1, "samples": [{"source": "长" * 599 + "…", "text": "long", "reference": "?\u2028"}]}
 
 
 def test_evaluations_do_not_change_the_training(pairs_file: Path, tmp_path: Path) -> None:
@@ -378,6 +409,7 @@ def test_ten_steps_are_some_steps_and_a_resume_and_the_rest(
 def assert_equal_runs(one: Path, other: Path) -> None:
     assert final_bytes(one) == final_bytes(other)
     assert timeless(one) == timeless(other)
+    assert samples(one) == samples(other) != []
     assert RunFolder(one).checkpoint_steps() == RunFolder(other).checkpoint_steps()
     *kept, newest = RunFolder(one).checkpoint_steps()
     for step in kept:
@@ -485,6 +517,7 @@ def test_a_signal_finishes_the_step_and_saves(
     train_tiny(config, tmp_path / "run", resume=True)
     assert final_bytes(tmp_path / "run") == final_bytes(unkilled("plain"))
     assert timeless(tmp_path / "run") == timeless(unkilled("plain"))
+    assert samples(tmp_path / "run") == samples(unkilled("plain"))
 
 
 def test_a_life_that_begins_with_an_evaluation_notes_it_whole_and_once(
@@ -502,6 +535,7 @@ def test_a_life_that_begins_with_an_evaluation_notes_it_whole_and_once(
     assert [row["step"] for row in timeless(tmp_path / "run")] == [4, 8]
     train_tiny(config, tmp_path / "run", resume=True)
     assert timeless(tmp_path / "run") == timeless(unkilled("plain"))
+    assert samples(tmp_path / "run") == samples(unkilled("plain"))
     assert all(0 < row["tokens_per_second"] < 1e8 for row in RunFolder(tmp_path / "run").read_metrics())
 
 

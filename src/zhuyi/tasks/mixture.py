@@ -255,25 +255,27 @@ class MixtureBatches:
     An epoch takes of each source so many rows that their numbers are as the weights, and of none more than there are.
     A source goes through all of its rows, in an order drawn anew each time, before one comes again, however many
     epochs that takes. A row's number tells the epoch too, so that what it holds follows from it and the seed.
+
+    Shape: lengths (N, 2), of the rows of epoch 0.
     """
 
     def __init__(
         self, sources: Sequence[Source], weights: Sequence[float], batch_tokens: int, seed: int, bos_id: int
     ) -> None:
         self._sources, self._batch_tokens, self._seed, self._bos_id = sources, batch_tokens, seed, bos_id
-        self._lengths = np.concatenate([source.lengths for source in sources])  # (N, 2)
+        self.lengths = np.concatenate([source.lengths for source in sources])  # (N, 2)
         sizes = np.array([len(source.lengths) for source in sources])
         self._firsts = np.cumsum(sizes) - sizes  # of each source, its first row's number
         self._shares = np.maximum(1, np.round((sizes / weights).min() * np.array(weights))).astype(np.int64)
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self.lengths)
 
     def order(self, epoch: int, *, shuffle: bool = True) -> list[np.ndarray]:
         """The rows of each batch: a pure function of the data, the seed and the epoch; all rows without `shuffle`."""
         rows = self._drawn(epoch) if shuffle else np.arange(len(self))
         batches = batching.order(
-            self._lengths[rows],
+            self.lengths[rows],
             batch_tokens=self._batch_tokens,
             seed=self._seed,
             epoch=epoch,
@@ -284,7 +286,7 @@ class MixtureBatches:
 
     def largest(self) -> np.ndarray:
         """The rows of the batch that costs most memory."""
-        return batching.largest(self._lengths, self._batch_tokens)
+        return batching.largest(self.lengths, self._batch_tokens)
 
     def load(self, rows: np.ndarray) -> PairBatch:
         pairs = [self._pair(int(row)) for row in rows]

@@ -106,14 +106,14 @@ class PairBatch:
 
 
 class PairBatches:
-    """The batches of one split: their order in each epoch, and what a batch's rows hold."""
+    """The batches of one split: their order in each epoch, and what a batch's rows hold. Shape: lengths (N, 2)."""
 
     def __init__(self, corpus: Corpus, batch_tokens: int, seed: int, bos_id: int = BOS_ID) -> None:
         self.corpus = corpus
         self._bos_id = bos_id
         self._batch_tokens = batch_tokens
         self._seed = seed
-        self._lengths = np.stack([corpus.lengths("source"), corpus.lengths("target")], axis=1)  # (N, 2)
+        self.lengths = np.stack([corpus.lengths("source"), corpus.lengths("target")], axis=1)  # (N, 2)
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -121,7 +121,7 @@ class PairBatches:
     def order(self, epoch: int, *, shuffle: bool = True) -> list[np.ndarray]:
         """The rows of each batch: a pure function of the data, the seed and the epoch."""
         return batching.order(
-            self._lengths,
+            self.lengths,
             batch_tokens=self._batch_tokens,
             seed=self._seed,
             epoch=epoch,
@@ -131,7 +131,7 @@ class PairBatches:
 
     def largest(self) -> np.ndarray:
         """The rows of the batch that costs most memory."""
-        return batching.largest(self._lengths, self._batch_tokens)
+        return batching.largest(self.lengths, self._batch_tokens)
 
     def load(self, rows: np.ndarray) -> PairBatch:
         sources, targets = ([self.corpus.ids(side, int(row)) for row in rows] for side in ("source", "target"))

@@ -4,12 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from zhuyi.data.audio import SAMPLE_RATE_HZ
 from zhuyi.metrics.speech_scores import speech_scores
 from zhuyi.nn.loss import projected_cross_entropy
+from zhuyi.nn.maps import Maps
+from zhuyi.tasks.cross_attention import MOST_COLUMNS, MOST_ROWS, CrossAttention, narrowed, of_last_layer
 from zhuyi.tasks.speech_data import (
+    POSITIONS_A_SECOND,
     Announce,
     SpeechBatch,
     SpeechBatches,
@@ -90,6 +95,24 @@ class SpeechRecognitionTask:
         rows = [len(sounds) * i // count for i in range(count)]
         found = self._texts(model, rows)
         return [(sounds.name(row), text, sounds[row][1]) for row, text in zip(rows, found, strict=True)]
+
+    @torch.inference_mode()
+    def cross_attention(self, model: Any) -> CrossAttention | None:
+        """Where in a validation recording the model listens as it writes the text, the same each time."""
+        samples, text = self._data.valid[0]
+        batch, maps = self._batches["valid"].load(np.array([0])).to(next(model.parameters()).device), Maps()
+        model.decode(batch.tgt, model.encode(batch.features), maps)
+        weights = of_last_layer(maps)
+        if weights is None or not text:
+            return None
+        heard = -(-len(samples) * POSITIONS_A_SECOND // SAMPLE_RATE_HZ)
+        weights = weights[batch.learned[0]][:MOST_ROWS, :heard]  # (T, S)
+        together = -(-heard // MOST_COLUMNS)
+        seconds = tuple(f"{start / POSITIONS_A_SECOND:.1f} s" for start in range(0, heard, together))
+        written = batch.expected[batch.learned].tolist()[:MOST_ROWS]
+        return CrossAttention(
+            seconds, tuple(self._data.tokenizer.labels[i] for i in written), narrowed(weights, together)
+        )
 
     def _texts(self, model: Any, rows: Any) -> list[str]:
         recordings = (self._data.valid[row][0] for row in rows)

@@ -33,6 +33,7 @@ from zhuyi.decoding import (
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
 from zhuyi.nn.embeddings import OutputProjection
+from zhuyi.nn.maps import Maps
 from zhuyi.tasks.forms import Forms, Sentence
 from zhuyi.tasks.text_parts import Plan, Translation, assemble, cut_line, plan_text
 
@@ -48,7 +49,12 @@ class TextToTextModel(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def decoder_states(
-        self, src: Tensor, tgt: Tensor, src_mask: Tensor | None = None, tgt_mask: Tensor | None = None
+        self,
+        src: Tensor,
+        tgt: Tensor,
+        src_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        maps: Maps | None = None,
     ) -> Tensor: ...
 
     def encode(self, src: Tensor, src_mask: Tensor | None = None) -> Any: ...

@@ -11,6 +11,7 @@ from torch import Tensor
 from zhuyi.decoding import Greedy, Request, max_output_tokens, run
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.metrics.translation_scores import translation_scores
+from zhuyi.tasks.cross_attention import CrossAttention, of_pairs
 from zhuyi.tasks.mixture import (
     MixtureBatches,
     MixtureConfig,
@@ -104,6 +105,15 @@ class TextToTextTask:
                 found.append(self._sample_of_spans(model, self._valid[name]))
         return found
 
+    def cross_attention(self, model: TextToTextModel) -> CrossAttention | None:
+        """Where the model looks as it writes a validation row, the same each time: of the first part with pairs."""
+        name = next((name for name, _ in self._pairs("valid")), next(iter(self._valid)))
+        return of_pairs(model, self._valid[name], self._label, self._label)
+
+    def _label(self, i: int) -> str:
+        tokenizer = self._data.tokenizer
+        return tokenizer.labels[i] if i < tokenizer.vocab_size else f"<{self._vocab_size - i}>"
+
     def _pairs(self, split: str) -> Iterator[tuple[str, PairSource]]:
         sources = self._data.train if split == "train" else self._data.valid
         return ((name, source) for name, source in sources.items() if isinstance(source, PairSource))
@@ -142,5 +152,5 @@ class TextToTextTask:
                 held.append(i)
                 continue
             shown, held = shown + tokenizer.decode(held), []
-            shown += f"<{self._vocab_size - i}>" if i < self._vocab_size else ""
+            shown += self._label(i) if i < self._vocab_size else ""
         return shown

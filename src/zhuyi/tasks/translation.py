@@ -11,6 +11,7 @@ from torch import Tensor
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.nn.loss import projected_cross_entropy
+from zhuyi.tasks.cross_attention import CrossAttention, of_pairs
 from zhuyi.tasks.forms import Forms
 from zhuyi.tasks.pair_data import (
     Announce,
@@ -100,6 +101,11 @@ class TranslationTask:
             (text, translation.text, corpus.text("target_text", row))
             for row, text, translation in zip(rows, texts, self._translate(model, texts), strict=True)
         ]
+
+    def cross_attention(self, model: TextToTextModel) -> CrossAttention | None:
+        """Where the model looks in the source of a validation pair, the same each time."""
+        labels = self._data.source_tokenizer.labels, self._data.target_tokenizer.labels
+        return of_pairs(model, self._batches["valid"], *(each.__getitem__ for each in labels))
 
     def _translate(self, model: TextToTextModel, texts: list[str]) -> Iterator[Translation]:
         greedy = replace(self._decode, beam=1, longest_sentence=0)

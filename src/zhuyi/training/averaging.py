@@ -52,7 +52,7 @@ def publish_average(
     model: nn.Module,
     evaluations: Sequence[Sequence[float]],
     config: TrainConfig,
-    evaluate: Callable[[nn.Module], tuple[dict[str, Any], Any]],
+    evaluate: Callable[[nn.Module], dict[str, Any]],
     monitored: Callable[[dict[str, Any]], float],
 ) -> dict[str, Any]:
     """Leave in the folder the better of the best evaluated weights and the average; returns its scores.
@@ -67,7 +67,7 @@ def publish_average(
     scored = []
     for weights in candidates:
         set_weights(model, weights, folder.path)
-        scored.append(evaluate(model)[0])
+        scored.append(evaluate(model))
     winner = max(range(len(candidates)), key=lambda i: (monitored(scored[i]), -i))
     set_weights(model, candidates[winner], folder.path)
     folder.write_weights(merged(candidates[winner], config.lora))

@@ -1,5 +1,6 @@
 """The training loop, told in the order in which things happen."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -21,6 +22,7 @@ from zhuyi.models import MODELS
 from zhuyi.nn.lora import adapt, merged
 from zhuyi.run_folder import Checkpoint, RunFolder, find_run, named_weights, set_weights
 from zhuyi.tasks import TASKS
+from zhuyi.tasks.cross_attention import CrossAttention
 from zhuyi.training.averaging import best_first, kept_steps, publish_average
 from zhuyi.training.beginning import described, take_sensors, take_tokenizers, take_weights
 from zhuyi.training.optimizers import MasterAdam
@@ -216,7 +218,7 @@ class _Training:
         found = torch.zeros(2, dtype=torch.float64)
         model = self._whole_model()
         if self.processes.is_first:
-            scores, samples = self._scores(model)
+            scores = self._scores(model)
             found += torch.tensor([self._monitored(scores), scores["valid_loss"]], dtype=torch.float64)
             measured = {
                 "step": progress.step,
@@ -225,19 +227,29 @@ class _Training:
                 "learning_rate": self._learning_rate(),
                 "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
             }
-            self.log.evaluation(measured, scores, samples)
+            self.log.evaluation(measured, scores, *self._look(model))
         progress.loss_sum, progress.tokens, progress.seconds = 0.0, 0, 0.0
         progress.evaluations.append([progress.step, *self.processes.sum(found).tolist()])
         if self.settings.schedule == "plateau" and progress.since_best:
             progress.plateau_factor *= PLATEAU_DECAY
         give_back_freed_memory()
 
-    def _scores(self, model: nn.Module) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+    def _scores(self, model: nn.Module) -> dict[str, Any]:
+        with self._evaluating(model):
+            return self.task.evaluate(model)
+
+    def _look(self, model: nn.Module) -> tuple[list[tuple[str, str, str]], CrossAttention | None]:
+        """What the model now writes, and where it looks meanwhile, if its task can tell."""
+        with self._evaluating(model):
+            looks = hasattr(self.task, "cross_attention")
+            return self.task.samples(model), self.task.cross_attention(model) if looks else None
+
+    @contextlib.contextmanager
+    def _evaluating(self, model: nn.Module) -> Iterator[None]:
         model.eval()
         with self.log.evaluating():
-            scores, samples = self.task.evaluate(model), self.task.samples(model)
+            yield
         model.train()
-        return scores, samples
 
     def _whole_model(self) -> nn.Module:
         """The model as the first process can use it alone; all processes must ask for it."""
@@ -326,7 +338,7 @@ class _Training:
             self.log.say(f"Resuming after step {progress.step:,}.")
         if self.processes.is_first:
             self.folder.thin_checkpoints(kept_steps(progress.evaluations, self.settings))  # a kill came before
-            self.folder.cut_metrics(int(progress.evaluations[-1][0]) if progress.evaluations else 0)
+            self.folder.cut_history(int(progress.evaluations[-1][0]) if progress.evaluations else 0)
         return progress
 
     def _adapt(self) -> None:

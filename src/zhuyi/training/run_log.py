@@ -12,8 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from zhuyi.config import TrainConfig
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder
+from zhuyi.tasks.cross_attention import CrossAttention
 
 SMOOTHING = 0.98  # of the shown loss and speed, a step
+LONGEST_SAMPLE = 600  # characters of a text that are noted
 SECONDS_A_LINE = 30  # where there is no terminal to draw a bar on
 
 
@@ -57,10 +59,21 @@ class RunLog:
         self._speed = _smooth(self._speed, tokens / max(seconds, 1e-9))
         self._show(step, epoch, rate)
 
-    def evaluation(self, measured: dict[str, Any], scores: dict[str, Any], samples: list[tuple[str, str, str]]) -> None:
-        """Note what the steps since the last evaluation measured and the scores, and show what the model now writes."""
+    def evaluation(
+        self,
+        measured: dict[str, Any],
+        scores: dict[str, Any],
+        samples: list[tuple[str, str, str]],
+        looked: CrossAttention | None = None,
+    ) -> None:
+        """Note what the steps since the last evaluation measured and the scores, and show what the model now writes.
+
+        Args:   samples: sources, what is written of them, and what should be.
+                looked: where the model looks in one source.
+        """
         row, step = {**measured, **scores}, measured["step"]
         self._folder.append_metrics(row)
+        self._folder.append_samples(_noted(step, samples, looked))
         self._score = "  ".join(f"{key} {_short(value)}" for key, value in scores.items())
         self.say(f"step {step:,}  {self._score}")
         for source, found, reference in samples:
@@ -98,10 +111,9 @@ class RunLog:
             self._writer.close()
 
     def _show(self, step: int, epoch: int, rate: float) -> None:
-        done = self._share_done(step, epoch)
-        spent = time.monotonic() - self._started
-        before = 60 * self._minutes_before
-        left = (before + spent) * (1 - done) / done if done > 0 else 0.0
+        spent = 60 * self._minutes_before + time.monotonic() - self._started
+        done = self._settings.share_done(step, epoch, spent / 60)
+        left = spent * (1 - done) / done if done > 0 else 0.0
         numbers = f"loss {self._shown_loss:.3f}  rate {rate:.1e}  {self._speed:,.0f} tokens/s"
         if self._score:
             numbers += f"  {self._score}"
@@ -119,16 +131,17 @@ class RunLog:
             left=f"{_clock(left)} left" if done > 0 else "",
         )
 
-    def _share_done(self, step: int, epoch: int) -> float:
-        """The largest share of a limit that has been used up."""
-        settings = self._settings
-        minutes = self._minutes_before + (time.monotonic() - self._started) / 60
-        shares = [
-            step / settings.max_steps if settings.max_steps else 0.0,
-            epoch / settings.max_epochs if settings.max_epochs else 0.0,
-            minutes / settings.max_minutes if settings.max_minutes else 0.0,
-        ]
-        return min(1.0, max(shares))
+
+def _noted(step: int, samples: list[tuple[str, str, str]], looked: CrossAttention | None) -> dict[str, Any]:
+    """A line of `samples.jsonl`."""
+    texts = [
+        {name: _cut(text) for name, text in zip(("source", "text", "reference"), each, strict=True)} for each in samples
+    ]
+    return {"step": step, "samples": texts, **({"cross_attention": looked.as_values()} if looked else {})}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SAMPLE else text[: LONGEST_SAMPLE - 1] + "…"
 
 
 def _tensorboard(folder: RunFolder) -> Any:
