@@ -28,6 +28,7 @@ from zhuyi.serving.jobs import (
     TranslateOptions,
     TranslationJob,
 )
+from zhuyi.serving.limits import check_generation, check_translation
 from zhuyi.serving.metrics import Metrics
 from zhuyi.serving.refusals import Draining, EngineStopped, NotReady, QueueFull, TookTooLong, UnknownRun
 from zhuyi.serving.runs import RunToServe, ServedRun
@@ -44,8 +45,9 @@ TRIM_SECONDS = 10.0  # between two times that freed memory is given back
 class Engine:
     """Loaded runs and the thread that works with them; the coroutines are for any event loop.
 
-    Every call raises, before it waits: NotReady (still loading), Draining, EngineStopped, QueueFull; and as it waits
-    TookTooLong, or whatever the work itself raised. A call whose task is cancelled is dropped from its batch.
+    Every call raises, before it waits: InputError (more than one request may ask for), NotReady (still loading),
+    Draining, EngineStopped, QueueFull; and as it waits TookTooLong, or whatever the work itself raised. A call whose
+    task is cancelled is dropped from its batch.
     """
 
     def __init__(self, runs: Sequence[RunToServe], settings: ServeSettings) -> None:
@@ -125,8 +127,11 @@ class Engine:
         self, run: ServedRun, texts: Sequence[str], options: TranslateOptions | None = None
     ) -> list[Translation]:
         """Translate texts in one batch with those of others; as many come back, in the same order."""
-        cost = sum(map(len, texts))
-        (found,) = await self._all_of(TranslationJob(run, cost, texts=texts, options=options or TranslateOptions()))
+        options = options or TranslateOptions()
+        check_translation(texts, options, self.settings)
+        if not texts:
+            return []
+        (found,) = await self._all_of(TranslationJob(run, sum(map(len, texts)), texts=texts, options=options))
         return list(found)
 
     def generate(
@@ -142,6 +147,7 @@ class Engine:
 
         Args:   decode: made by `Generator.decode_config`.
         """
+        check_generation(prompts, decode, samples, self.settings)
         cost = len(prompts) * samples * decode.max_new_tokens + sum(map(len, prompts))
         job = GenerationJob(run, cost, prompts=prompts, decode=decode, samples=samples, seed=seed)
         return ChunkStream(Ticket(self, job))

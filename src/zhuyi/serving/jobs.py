@@ -8,7 +8,6 @@ from typing import Any
 from zhuyi.decoding.config import Constraint, GenerationConfig
 from zhuyi.predict import Translation
 from zhuyi.serving.runs import ServedRun
-from zhuyi.tasks.continuation import Chunk
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,14 @@ class Job:
     Args:   cost: about how many characters or tokens it is.
             loop: of those who wait for it.
             answers: what they get: parts of the answer, then `END` or an exception.
-            left: nobody waits any longer.
+            has_begun: there is an answer of it already.
     """
 
     run: ServedRun
     cost: int
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     answers: "asyncio.Queue[Any]" = field(default_factory=asyncio.Queue)
-    left: bool = False
+    has_begun: bool = False
 
 
 class End:
@@ -66,7 +65,6 @@ class GenerationJob(Job):
     samples: int = 1
     seed: int = 1
     unfinished: int = 0
-    has_begun: bool = False
 
 
 @dataclass(eq=False)
@@ -102,11 +100,6 @@ class Outbox:
     def put(self, job: Job, answer: Any) -> None:
         self._answers.setdefault(job.loop, []).append((job, answer))
 
-    def end(self, job: Job, *answers: Any) -> None:
-        """The last answers of a job."""
-        for answer in (*answers, END):
-            self.put(job, answer)
-
     def flush(self) -> None:
         answers, self._answers = self._answers, {}
         for loop, of_loop in answers.items():
@@ -119,8 +112,3 @@ class Outbox:
 def _hand_over(answers: list[tuple[Job, Any]]) -> None:
     for job, answer in answers:
         job.answers.put_nowait(answer)
-
-
-def chunk_of(key: tuple[Job, int, int], text: str, written: Any) -> Chunk:
-    """A piece of a continuation, as those who wait for it know it."""
-    return Chunk(key[1], key[2], text, written)

@@ -3,10 +3,10 @@
 import time
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import replace
 from typing import Any, Protocol
 
 from zhuyi.serving.jobs import (
+    END,
     BatchedJob,
     CallJob,
     GenerationJob,
@@ -16,9 +16,8 @@ from zhuyi.serving.jobs import (
     TranslationJob,
 )
 from zhuyi.serving.runs import ServedRun
+from zhuyi.serving.searching import Continuing, Searching, Translating, shared
 from zhuyi.serving.settings import ServeSettings
-from zhuyi.tasks.continuation import Chunk, ContinuationSearch
-from zhuyi.tasks.text_search import TextSearch
 
 MOST_ITEMS = 64  # of one call over several requests
 
@@ -45,15 +44,13 @@ class Work(Protocol):
         """Free what is done for a job."""
         ...
 
-    def jobs(self) -> list[Job]: ...
-
 
 def work_for(job: Job, settings: ServeSettings, outbox: Outbox) -> "Work":
     """What does such jobs."""
     if isinstance(job, TranslationJob):
-        return TranslationWork(job, settings, outbox)
+        return SearchWork(Translating(job.run, job.options, settings.batch_tokens), job.run, settings, outbox)
     if isinstance(job, GenerationJob):
-        return GenerationWork(job, settings, outbox)
+        return SearchWork(Continuing(job.run, job.decode), job.run, settings, outbox)
     return CallWork(job.run, settings, outbox)
 
 
@@ -62,13 +59,8 @@ def kind_of_work(job: Job) -> Hashable:
     if isinstance(job, TranslationJob):
         return job.run.name, job.options
     if isinstance(job, GenerationJob):
-        return job.run.name, _shared(job.decode)
+        return job.run.name, shared(job.decode)
     return job.run.name
-
-
-def _shared(decode: Any) -> Any:
-    """What a search's texts have in common; the rest is each one's own."""
-    return replace(decode, max_new_tokens=1, stop=())
 
 
 class Gathering:
@@ -105,19 +97,16 @@ class Gathering:
         self._arrived = deque(entry for entry in self._arrived if entry[1] is not job)
         self._alone = deque(other for other in self._alone if other is not job)
 
-    def jobs(self) -> list[Any]:
-        return [job for _, job in self._arrived] + list(self._alone)
 
+class SearchWork:
+    """Texts of several requests in one search."""
 
-class TranslationWork:
-    """Texts of several requests in one search: those of one run and equal options."""
-
-    def __init__(self, job: TranslationJob, settings: ServeSettings, outbox: Outbox) -> None:
-        self.run, self._options, self._settings, self._outbox = job.run, job.options, settings, outbox
+    def __init__(self, searching: Searching, run: ServedRun, settings: ServeSettings, outbox: Outbox) -> None:
+        self.run, self._searching, self._outbox = run, searching, outbox
         self.used_seconds = 0.0
         self._gathering = Gathering(settings.batch_wait_seconds)
-        self._inside: dict[TranslationJob, None] = {}
-        self._search: TextSearch | None = None
+        self._inside: dict[Any, None] = {}
+        self._search: Any = None
 
     @property
     def active(self) -> bool:
@@ -127,149 +116,44 @@ class TranslationWork:
     def rows(self) -> int:
         return self._search.rows if self._search else 0
 
-    def add(self, job: TranslationJob) -> None:
+    def add(self, job: Any) -> None:
         self._gathering.add(job)
 
-    def leave(self, job: TranslationJob) -> None:
+    def leave(self, job: Any) -> None:
         self._gathering.leave(job)
         if job in self._inside:
             del self._inside[job]
-            assert self._search is not None
-            self._search.drop([(job, place) for place in range(len(job.texts))])
-
-    def jobs(self) -> list[Job]:
-        return [*self._inside, *self._gathering.jobs()]
+            self._searching.drop(self._search, job)
 
     def step(self) -> int:
         for job in self._gathering.take(idle=not self._inside):
             self._admit(job)
-        if self._search is None or not self._inside:
+        if not self._inside:
             return 0
         try:
-            found = self._search.advance()
+            found = self._searching.advance(self._search)
         except Exception as error:
             self._start_over(error)
             return 0
-        key: Any
-        for key, translation in found:
-            job, place = key
-            job.found[place] = translation
-            if len(job.found) == len(job.texts):
-                del self._inside[job]
-                self._outbox.end(job, [job.found[i] for i in range(len(job.texts))])
-        return sum(len(translation.tokens) for _, translation in found)
+        for each in found:
+            if each.answer is not None:
+                self._outbox.put(each.job, each.answer)
+            if each.is_last:
+                del self._inside[each.job]
+                self._outbox.put(each.job, END)
+        return sum(each.tokens for each in found)
 
-    def _admit(self, job: TranslationJob) -> None:
-        turn = 0
+    def _admit(self, job: Any) -> None:
         try:
-            if self._search is None:
-                self._search = self._opened()
+            self._search = self._search or self._searching.open()
             self._inside[job] = None
-            for place, text in enumerate(job.texts):
-                if place not in job.found:
-                    turn += self._search.admit((job, place), self.run.predictor.read(text), turn=turn)
+            self._searching.admit(self._search, job)
         except Exception as error:
             self.leave(job)
             self._outbox.put(job, error)
-        if not job.texts:
-            self.leave(job)
-            self._outbox.end(job, [])
-
-    def _opened(self) -> TextSearch:
-        options = self._options
-        search: TextSearch = self.run.predictor.open_search(
-            beam=options.beam,
-            n_best=options.n_best,
-            alpha=options.alpha,
-            task=options.task,
-            prefix=options.prefix,
-            constraint=options.constraint,
-            same_length=options.same_length,
-            batch_tokens=self._settings.batch_tokens,
-        )
-        return search
 
     def _start_over(self, error: Exception) -> None:
-        """Nobody knows what a search is in that raised."""
-        jobs, self._inside, self._search = list(self._inside), {}, None
-        if len(jobs) == 1:
-            self._outbox.put(jobs[0], error)
-        else:
-            self._gathering.again_alone(jobs)
-
-
-class GenerationWork:
-    """Texts of several requests that are continued in one search: those of one run and equal options of drawing."""
-
-    def __init__(self, job: GenerationJob, settings: ServeSettings, outbox: Outbox) -> None:
-        self.run, self._decode, self._outbox = job.run, _shared(job.decode), outbox
-        self.used_seconds = 0.0
-        self._gathering = Gathering(settings.batch_wait_seconds)
-        self._inside: dict[GenerationJob, None] = {}
-        self._search: ContinuationSearch | None = None
-
-    @property
-    def active(self) -> bool:
-        return bool(self._inside or len(self._gathering))
-
-    @property
-    def rows(self) -> int:
-        return self._search.rows if self._search else 0
-
-    def add(self, job: GenerationJob) -> None:
-        self._gathering.add(job)
-
-    def leave(self, job: GenerationJob) -> None:
-        self._gathering.leave(job)
-        if job in self._inside:
-            del self._inside[job]
-            assert self._search is not None
-            self._search.drop([(job, i, k) for i in range(len(job.prompts)) for k in range(job.samples)])
-
-    def jobs(self) -> list[Job]:
-        return [*self._inside, *self._gathering.jobs()]
-
-    def step(self) -> int:
-        for job in self._gathering.take(idle=not self._inside):
-            self._admit(job)
-        if self._search is None or not self._inside:
-            return 0
-        try:
-            pieces = self._search.advance()
-        except Exception as error:
-            self._start_over(error)
-            return 0
-        for piece in pieces:
-            job, prompt, sample = piece.key
-            job.has_begun = True
-            self._outbox.put(job, Chunk(prompt, sample, piece.text, piece.written))
-            job.unfinished -= piece.written is not None
-            if not job.unfinished:
-                del self._inside[job]
-                self._outbox.end(job)
-        return self._search.rows
-
-    def _admit(self, job: GenerationJob) -> None:
-        predictor = self.run.predictor
-        try:
-            if self._search is None:
-                self._search = ContinuationSearch(predictor.model, predictor.tokenizer, self._decode)
-            self._inside[job] = None
-            job.unfinished = len(job.prompts) * job.samples
-            for i, prompt in enumerate(job.prompts):
-                ids = predictor.begin(prompt) if isinstance(prompt, str) else prompt
-                for k in range(job.samples):
-                    limit, stop = job.decode.max_new_tokens, job.decode.stop
-                    self._search.admit((job, i, k), ids, sample=k, seed=job.seed, max_new_tokens=limit, stop=stop)
-        except Exception as error:
-            self.leave(job)
-            self._outbox.put(job, error)
-        if not job.prompts:
-            self.leave(job)
-            self._outbox.end(job)
-
-    def _start_over(self, error: Exception) -> None:
-        """Nobody knows what a search is in that raised; what has been sent cannot be taken back."""
+        """Nobody knows what a search is in that raised; and what has been sent cannot be taken back."""
         jobs, self._inside, self._search = list(self._inside), {}, None
         again = [job for job in jobs if not job.has_begun] if len(jobs) > 1 else []
         for job in jobs:
@@ -303,9 +187,6 @@ class CallWork:
         if isinstance(job, PiecewiseJob) and job.pieces is not None:
             job.pieces.close()
 
-    def jobs(self) -> list[Job]:
-        return list(self._waiting)
-
     def step(self) -> int:
         job = self._waiting[0]
         if isinstance(job, BatchedJob):
@@ -313,7 +194,7 @@ class CallWork:
         self._waiting.popleft()
         try:
             if isinstance(job, CallJob):
-                self._outbox.end(job, job.function())
+                self._end(job, job.function())
             else:
                 self._go_on(job)
         except Exception as error:
@@ -328,7 +209,7 @@ class CallWork:
         try:
             next(job.pieces)
         except StopIteration as end:
-            self._outbox.end(job, end.value)
+            self._end(job, end.value)
         else:
             self._waiting.append(job)
 
@@ -358,5 +239,9 @@ class CallWork:
             return 0
         for job in jobs:
             own, found = found[: len(job.items)], found[len(job.items) :]
-            self._outbox.end(job, own)
+            self._end(job, own)
         return sum(job.cost for job in jobs)
+
+    def _end(self, job: Job, answer: Any) -> None:
+        self._outbox.put(job, answer)
+        self._outbox.put(job, END)
