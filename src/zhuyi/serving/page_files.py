@@ -13,7 +13,8 @@ from fastapi.responses import FileResponse
 from zhuyi.errors import InputError
 from zhuyi.visualize.fonts import chinese_font
 
-TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+INDEX = "index.html"
+TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 FOLDERS = (("zhuyi.serving", "page"), ("zhuyi.visualize", "web"))
 FONT = "chinese.otf"
 
@@ -31,23 +32,31 @@ class PageFile:
 
 @cache
 def page_files() -> dict[str, PageFile]:
-    """All there are, by name: what is not among them is not sent, whatever a path says."""
+    """All but the page itself, by name: what is not among them is not sent, whatever a path says."""
     found: dict[str, PageFile] = {}
     for package, folder in FOLDERS:
         for file in files(package).joinpath(folder).iterdir():
             ending = file.name.rpartition(".")[2]
             if ending in TYPES:
                 assert file.name not in found, f"two files of the page are called {file.name}"
-                content = file.read_bytes()
-                tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
-                found[file.name] = PageFile(content, f"{TYPES[ending]}; charset=utf-8", tag)
+                found[file.name] = _file(file.read_bytes(), TYPES[ending])
     return found
+
+
+@cache
+def index() -> PageFile:
+    """The page itself."""
+    return _file(files("zhuyi.serving").joinpath("page", INDEX).read_bytes(), "text/html")
+
+
+def _file(content: bytes, media_type: str) -> PageFile:
+    return PageFile(content, f"{media_type}; charset=utf-8", f'"{hashlib.sha256(content).hexdigest()[:20]}"')
 
 
 @cache
 def content_policy() -> str:
     """What a browser may do on the page: run its own modules, ask its own server, and nothing else."""
-    (import_map,) = re.findall(rb'<script type="importmap">(.*?)</script>', page_files()["index.html"].content, re.S)
+    (import_map,) = re.findall(rb'<script type="importmap">(.*?)</script>', index().content, re.S)
     known = b64encode(hashlib.sha256(import_map).digest()).decode("ascii")
     return "; ".join(
         (
@@ -73,7 +82,7 @@ def page(request: Request) -> Response:
         "Referrer-Policy": "no-referrer",
         "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     }
-    return _sent("index.html", request, headers)
+    return _sent(index(), request, headers)
 
 
 @router.api_route("/page/{name}", methods=["GET", "HEAD"])
@@ -86,12 +95,11 @@ def part(name: str, request: Request) -> Response:
             raise HTTPException(404, str(error)) from None
     if name not in page_files():
         raise HTTPException(404, "the page has no such file")
-    return _sent(name, request, {})
+    return _sent(page_files()[name], request, {})
 
 
-def _sent(name: str, request: Request, headers: dict[str, str]) -> Response:
+def _sent(file: PageFile, request: Request, headers: dict[str, str]) -> Response:
     """A file, or that the browser has it already."""
-    file = page_files()[name]
     headers |= {"ETag": file.tag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
     if file.tag in re.split(r"\s*,\s*", request.headers.get("If-None-Match", "")):
         return Response(status_code=304, headers=headers)

@@ -34,7 +34,9 @@ const ROOMS = [
 ];
 
 // Chromium keeps the boxes that it drew for Chinese before the font was there: another font setting draws them anew.
-document.fonts.addEventListener("loadingdone", () => document.body.classList.add("font-came"));
+const drawAnew = () => document.body.classList.toggle("font-came");
+document.fonts.addEventListener("loadingdone", drawAnew);
+document.fonts.ready.then(drawAnew);
 
 const main = document.getElementById("main");
 const tasks = document.getElementById("tasks");
