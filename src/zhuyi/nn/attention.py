@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zhuyi.nn import kernels
 from zhuyi.nn.dropout import dropout as drop
 from zhuyi.nn.kernels.program import Recorded
+from zhuyi.nn.kernels.training import Softmax
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import additive, causal_bias, causal_mask
@@ -56,7 +57,8 @@ def attend(
         output, weights = _attend_plain(q, k, v, mask, bias, scale, dropout, causal)
     else:
         output, weights = _attend_fused(q, k, v, mask, bias, scale, dropout, causal), None
-    if mask is not None:  # a softmax over nothing is undefined; here it is zero, on both paths
+    # A softmax over nothing is undefined; here it is zero, on both paths. A GPU does not wait to be asked for it.
+    if mask is not None and not (mask.device.type == "cpu" and bool(mask.any(dim=-1).all())):
         may_attend = mask.any(dim=-1, keepdim=True)
         output = output * may_attend
         weights = weights * may_attend if weights is not None else None
@@ -73,6 +75,11 @@ def _attend_plain(
     dropout: float,
     causal: bool,
 ) -> tuple[Tensor, Tensor]:
+    if bias is None and q.dim() == 4 and (library := kernels.library_to_train(q)) is not None:
+        rule = causal_bias(q.shape[-2], q.dtype, q.device) if causal else None
+        rule = rule if mask is None else additive(mask, q.dtype)
+        weights = Softmax.apply(library, q @ k.transpose(-2, -1), scale, rule)  # (B, H, T, S)
+        return drop(weights, dropout) @ v, weights
     logits = (q * scale) @ k.transpose(-2, -1)  # (..., T, S)
     if bias is not None:
         logits = logits + bias

@@ -1,7 +1,15 @@
-"""Dropout, drawn four times cheaper than a uniform number each."""
+"""Dropout, drawn cheaper than by a uniform number each: by the kernels, or four elements at a time."""
 
 import torch
 from torch import Tensor, nn
+
+from zhuyi.nn import kernels
+from zhuyi.nn.kernels import training as kernels_to_train
+
+
+def threshold_of(rate: float) -> int:
+    """Of 65,536, how many are dropped."""
+    return round(rate * 65536)
 
 
 def keep_mask(x: Tensor, rate: float) -> Tensor:
@@ -9,7 +17,7 @@ def keep_mask(x: Tensor, rate: float) -> Tensor:
 
     Each element takes 16 random bits, so the rate is rounded to 1 / 65,536 (and the factor with it).
     """
-    threshold = round(rate * 65536)
+    threshold = threshold_of(rate)
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
     draws.random_(-(2**63), None)  # all 64 bits: four elements a draw
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
@@ -25,6 +33,9 @@ def dropout(x: Tensor, rate: float) -> Tensor:
         return x
     if x.device.type != "cpu":
         return nn.functional.dropout(x, rate)
+    if (library := kernels.library_to_train(x)) is not None:
+        seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
+        return kernels_to_train.Dropout.apply(library, x, seed, threshold_of(rate))
     return x * keep_mask(x, rate)
 
 

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zhuyi.nn import kernels
+from zhuyi.nn.kernels.training import softmax_rows
+
 # Rows of logits held at once: 1,024 x 8,000 in bfloat16 are 16 MB, near the size of a processor's last cache.
 ROWS_A_CHUNK = 1024
 # Zero rows fill a chunk up to a multiple of this: the number of real tokens differs from batch to batch, and the first
@@ -46,7 +49,9 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 loss += smoothing * (normalizer - mean_logit).sum(dtype=torch.float64)
             if not (needs_x or needs_weight or needs_bias):
                 continue
-            probs[: end - start].scatter_add_(1, wanted, probs.new_full(wanted.shape, smoothing - 1))
+            # Not scatter_add_, which copies all of a bfloat16 tensor twice.
+            real = probs[: end - start]
+            real.scatter_(1, wanted, real.gather(1, wanted) + (smoothing - 1))
             if grad_x is not None:
                 grad_x[start:end] = (probs @ weight)[: end - start] - smoothing * mean_weight.to(x.dtype)
             if grad_weight is not None:
@@ -70,12 +75,16 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 def _softmax(logits: Tensor, of_target: Tensor, wanted: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
     """Probabilities in the logits' type, and the log of their normalizer in the wide one.
 
-    In bfloat16 the normalizer is read off the target's probability, which is good to 1 / 256: enough to watch a
-    training by, at half the cost of a pass in float32.
+    Where there are no kernels, in bfloat16 the normalizer is read off the target's probability, which is good to
+    1 / 256: enough to watch a training by, at half the cost of a pass in float32.
 
     Shape: logits (C, V), of_target (R,) and wanted (R, 1) of the first R rows; returns (C, V) and (R,).
     """
     real = wanted.shape[0]
+    if (library := kernels.library_of_numbers(logits)) is not None:
+        normalizers = logits.new_empty(logits.shape[0], dtype=torch.float32)
+        softmax_rows(library, logits, logits, normalizers=normalizers)
+        return logits, normalizers[:real]
     if logits.dtype == wide:
         normalizer = logits.logsumexp(dim=-1)
         return logits.sub_(normalizer[:, None]).exp_(), normalizer[:real]

@@ -1,4 +1,4 @@
-"""The kernels of `kernels.c`: compiled at first need, kept in the user's cache folder, None where they cannot be had.
+"""The kernels, `kernels.c` and `training.c`: compiled at first need, kept in the user's cache, else None.
 
 What is compiled depends on this package's own source alone, never on a run. torch's operations do the same arithmetic
 where there is no compiler or the processor lacks the instructions.
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from zhuyi.machine import has_int8_instructions
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "training.c"))
+SHARED = Path(__file__).with_name("numbers.h")
 POINTER, LONG, FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 
 
@@ -43,8 +44,11 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "run_program": _P + _L + _P + 2 * (Layers,) + _P,
     "run_sequences": 2 * _P + 2 * _L + 2 * _P,
     "gelu_tanh_with_slope": _P + 2 * _L + 2 * _P,
+    "softmax_rows": _P + 3 * _L + (FLOAT,) + 3 * _P,
+    "softmax_rows_backward": 2 * _P + 3 * _L + (FLOAT,) + _P,
+    "drop_out": _P + 4 * _L + (FLOAT,) + _P,
 }
-_CAN_FAIL = ("int8_linear", "run_program", "run_sequences")  # where there is no memory
+_CAN_FAIL = ("int8_linear", "run_program", "run_sequences", "softmax_rows")  # where there is no memory
 
 
 def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
@@ -57,27 +61,16 @@ def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
     return _load()[0]
 
 
-def can_note_slopes(x: Tensor) -> bool:
-    """Whether `gelu_tanh_with_slope` can take it, and its slopes are wanted."""
-    return (
-        type(x) is Tensor
-        and x.requires_grad
-        and torch.is_grad_enabled()
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
-        and _load()[0] is not None
-    )
+def library_of_numbers(x: Tensor) -> ctypes.CDLL | None:
+    """Those of training, where they can take this: float32 or bfloat16 on the CPU, and no graph is being recorded."""
+    if type(x) is not Tensor or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    return None if torch.jit.is_tracing() or torch.compiler.is_compiling() else _load()[0]
 
 
-def gelu_tanh_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
-    """What `x` is by that activation, and the slope of that there: both as `x`, which is one that `can_note_slopes`."""
-    library = _load()[0]
-    assert library is not None
-    x = x.contiguous()
-    out, slopes = torch.empty_like(x), torch.empty_like(x)
-    library.gelu_tanh_with_slope(x.data_ptr(), x.numel(), x.dtype is torch.bfloat16, out.data_ptr(), slopes.data_ptr())
-    return out, slopes
+def library_to_train(x: Tensor) -> ctypes.CDLL | None:
+    """The same, where the gradient of `x` is wanted."""
+    return library_of_numbers(x) if type(x) is Tensor and x.requires_grad and torch.is_grad_enabled() else None
 
 
 def status() -> str:
@@ -140,19 +133,21 @@ def _key(compiler: list[str]) -> str:
     """What the compiled file follows from: source, compiler, processor, torch (whose threads it shares)."""
     processor = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
     flags = [line for line in processor.splitlines() if line.startswith(("flags", "model name"))]
-    parts = (SOURCE.read_text(encoding="utf-8"), *compiler, *flags, torch.__version__)
+    sources = (source.read_text(encoding="utf-8") for source in (*SOURCES, SHARED))
+    parts = (*sources, *compiler, *flags, torch.__version__)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _compiled(compiler: list[str], path: Path) -> ctypes.CDLL:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+        linked = Path(folder) / "kernels.so"
         options = ("-O3", "-march=native", "-fopenmp", "-fPIC")
+        parts = {source: str(Path(folder) / f"{source.stem}.o") for source in SOURCES}
         for command in (
-            [*compiler, *options, "-c", str(SOURCE), "-o", str(compiled)],
+            *([*compiler, *options, "-c", str(source), "-o", part] for source, part in parts.items()),
             # Linked without an OpenMP library of its own: torch's, already in the process, serves both.
-            [*compiler, "-shared", str(compiled), "-o", str(linked)],
+            [*compiler, "-shared", *parts.values(), "-o", str(linked)],
         ):
             subprocess.run(command, check=True, capture_output=True, timeout=120)
         linked.chmod(0o700)

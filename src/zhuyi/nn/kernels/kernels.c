@@ -10,11 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "numbers.h"
+
 #define BLOCK 16
 #define FEW_ROWS 6 /* for no more, the matrix unit has nothing to win */
 #define AHEAD 4096 /* bytes of weights asked for before they are needed */
 #define MOST_ASKED_FOR 16384 /* bytes of keys, before their head's turn: what the first cache has room for */
-#define FEW_OPERATIONS 32768 /* for no more, a second thread costs more than it brings */
 #define ROWS_AT_ONCE 192 /* of sequences: their values stay in a core's cache, and weights are read for many at once */
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
@@ -27,12 +28,6 @@
 
    Weights are packed so that one 64-byte load holds four consecutive k of sixteen n, and a tile of sixty-four n reads
    memory from front to back: packed[n / 64][k / 4][n % 64][k % 4]. n and k are filled up with zeros to multiples of 64. */
-
-/* A mask of the first `left` of sixteen. */
-static inline __mmask16 first_of(long left)
-{
-    return left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
-}
 
 /* The largest magnitude of a row; NaN where the row has one, so that it is not hidden: as integers, without their signs,
    floats have the order that they have as numbers, and what is not a number comes after all of them. */
@@ -372,22 +367,6 @@ static inline __m512 dot_sixteen(const float *q, const float *const k[16], long 
     return sums_of(sums);
 }
 
-/* e^x for x <= 0, to one part in ten million: 2^n times a polynomial of the rest. */
-static __m512 exp_of(__m512 x)
-{
-    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x); /* in this order what is not a number stays one */
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
-    __m512 rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), rest);
-    static const float coefficients[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
-                                         4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
-    __m512 y = _mm512_set1_ps(coefficients[0]);
-    for (int i = 1; i < 6; i++)
-        y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(coefficients[i]));
-    y = _mm512_fmadd_ps(y, _mm512_mul_ps(rest, rest), _mm512_add_ps(rest, _mm512_set1_ps(1.0f)));
-    return _mm512_scalef_ps(y, n);
-}
-
 /* A cache and who attends what of it. Query w of group g attends, head by head, the columns from starts[g] on (all where
    starts is null); its key in column c is that of place origins[g][w][c] (of place 0 where origins is null). Keys and
    values are (groups, heads, columns, places, d), with strides of their own between groups and heads. */
@@ -689,15 +668,6 @@ struct step {
     struct sequences sequences;
 };
 
-/* 1 / (1 + e^-x) */
-static inline __m512 sigmoid_of(__m512 x)
-{
-    __m512 one = _mm512_set1_ps(1.0f);
-    __m512 small = exp_of(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(x)));
-    __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
-    return _mm512_div_ps(_mm512_mask_mov_ps(one, negative, small), _mm512_add_ps(one, small));
-}
-
 /* The normal distribution's share below x, to two parts in ten million (Abramowitz and Stegun 1964, 7.1.26). */
 static inline __m512 share_below(__m512 x)
 {
@@ -711,18 +681,6 @@ static inline __m512 share_below(__m512 x)
     beyond = _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(y, t), beyond), _mm512_set1_ps(0.5f));
     __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
     return _mm512_mask_mov_ps(_mm512_sub_ps(one, beyond), negative, beyond);
-}
-
-/* x times 0.5 (1 + tanh(z / 2)) = sigmoid(z), and the slope of that. */
-static inline __m512 gelu_tanh_of(__m512 x, __m512 *slope)
-{
-    const __m512 one = _mm512_set1_ps(1.0f), factor = _mm512_set1_ps(1.5957691216f);
-    __m512 square = _mm512_mul_ps(_mm512_set1_ps(0.044715f), _mm512_mul_ps(x, x));
-    __m512 share = sigmoid_of(_mm512_mul_ps(factor, _mm512_fmadd_ps(square, x, x)));
-    __m512 steepness = _mm512_mul_ps(factor, _mm512_fmadd_ps(square, _mm512_set1_ps(3.0f), one)); /* of z */
-    steepness = _mm512_mul_ps(_mm512_mul_ps(share, _mm512_sub_ps(one, share)), steepness);        /* of the share */
-    *slope = _mm512_fmadd_ps(x, steepness, share);
-    return _mm512_mul_ps(x, share);
 }
 
 static void activate(const float *x, long count, long activation, float *out)
@@ -742,45 +700,6 @@ static void activate(const float *x, long count, long activation, float *out)
             v = gelu_tanh_of(v, &slope);
         }
         _mm512_mask_storeu_ps(out + i, mask, v);
-    }
-}
-
-/* Sixteen numbers of an array of float32 or bfloat16. */
-static inline __m512 load_numbers(const void *x, long i, int narrow, __mmask16 mask)
-{
-    if (!narrow)
-        return _mm512_maskz_loadu_ps(mask, (const float *)x + i);
-    __m512i half = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)x + i));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(half, 16));
-}
-
-static inline void store_numbers(void *out, long i, int narrow, __mmask16 mask, __m512 v)
-{
-    if (!narrow) {
-        _mm512_mask_storeu_ps((float *)out + i, mask, v);
-        return;
-    }
-#ifdef __AVX512BF16__
-    _mm256_mask_storeu_epi16((uint16_t *)out + i, mask, (__m256i)_mm512_cvtneps_pbh(v));
-#else
-    __m512i bits = _mm512_castps_si512(v), one = _mm512_set1_epi32(1);
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one); /* halves are rounded to even */
-    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    __mmask16 none = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q); /* not a number, and not to become one */
-    rounded = _mm512_mask_mov_epi32(rounded, none, _mm512_set1_epi32(0x7fc00000));
-    _mm256_mask_storeu_epi16((uint16_t *)out + i, mask, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
-#endif
-}
-
-/* Activate an array, and note how steep that is at each place: all that the way back needs. */
-void gelu_tanh_with_slope(const void *x, long count, long narrow, void *out, void *slopes)
-{
-#pragma omp parallel for schedule(static) if (count >= FEW_OPERATIONS)
-    for (long i = 0; i < count; i += 16) {
-        __mmask16 mask = first_of(count - i);
-        __m512 slope;
-        store_numbers(out, i, narrow, mask, gelu_tanh_of(load_numbers(x, i, narrow, mask), &slope));
-        store_numbers(slopes, i, narrow, mask, slope);
     }
 }
 
