@@ -13,6 +13,7 @@ from zhuyi.decoding.filters import (
 from zhuyi.decoding.greedy import Greedy
 from zhuyi.decoding.guards import is_translatable, max_output_tokens, repeats, trim_repetition
 from zhuyi.decoding.lanes import num_lanes, run_in_lanes
+from zhuyi.decoding.recording import Beginning, Recorded, way_to_the_best
 from zhuyi.decoding.requests import Event, Form, Hypothesis, Request
 from zhuyi.decoding.rows import Rows
 from zhuyi.decoding.sampling import Sampling
@@ -22,6 +23,7 @@ from zhuyi.decoding.terms import Term, Terms, Way, WordBorders, occurrences
 
 __all__ = [
     "Beam",
+    "Beginning",
     "Event",
     "Filter",
     "Form",
@@ -30,6 +32,7 @@ __all__ = [
     "KeepForm",
     "MinimumLength",
     "NoRepeatNgram",
+    "Recorded",
     "RepetitionGuard",
     "RepetitionPenalty",
     "Request",
@@ -52,4 +55,5 @@ __all__ = [
     "run",
     "run_in_lanes",
     "trim_repetition",
+    "way_to_the_best",
 ]
