@@ -31,8 +31,7 @@ export function attentionExplorer(container, data, options = {}) {
     const mine = ++asked;
     let weights;
     try {
-      // The font first: a canvas does not draw again by itself when it arrives.
-      [weights] = await Promise.all([unpackWeights(next), document.fonts.load('16px "page Chinese"', "看").catch(() => null)]);
+      weights = await unpackWeights(next);
     } catch (error) {
       if (mine === asked) root.textContent = t("failed");
       console.warn(error);

@@ -1,5 +1,10 @@
-// What a reader chooses for all pages: the language, and light or dark. Kept where the browser allows it.
+// What all pages begin with: the language, and light or dark, as the reader chose them.
 
+// A page that brings its Chinese along waits for it: text laid out before would keep boxes in its place, and a canvas
+// does not draw again by itself.
+await document.fonts.load('16px "page Chinese"', "看").catch(() => null);
+
+// Choices are kept where the browser allows it.
 function recall(key) {
   try {
     return localStorage.getItem(`zhuyi.${key}`);
