@@ -81,7 +81,7 @@ class Border:
 
     async def _pass(self, scope: Scope, receive: Receive, answer: Answer) -> None:
         headers, settings = Headers(scope=scope), self._settings
-        self._check_host(headers)
+        check_host(headers, settings)
         is_open = scope["path"] in OPEN or scope["path"].startswith(OPEN_FOLDER) or scope["method"] == "OPTIONS"
         key = _key_of(headers, scope)
         # The key of who speaks LibreTranslate may be in the body; that of all others is looked at first.
@@ -132,19 +132,6 @@ class Border:
             work.cancel()
             watch.cancel()
 
-    def _check_host(self, headers: Headers) -> None:
-        """Refuse what a page of another server has a browser do here, by its own name or under one of ours."""
-        settings = self._settings
-        host = _host_of(headers.get("host", ""))
-        known = LOOPBACK_HOSTS | {settings.host, *settings.allowed_hosts}
-        if (settings.is_loopback or settings.allowed_hosts) and host not in known:
-            raise Forbidden(f"this server does not answer to the name {host!r}; allow it by --allow-host")
-        origin = headers.get("origin")
-        if origin is None or origin in settings.allowed_origins:
-            return
-        if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
-            raise Forbidden(f"pages of {origin} may not use this server; allow them by --allow-origin")
-
     def _let_in(self, scope: Scope, key: str) -> None:
         visitor = (scope.get("client") or ("", 0))[0]
         if self._keys is not None:
@@ -163,6 +150,22 @@ class Border:
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._engine.metrics.requests.labels(route, method, str(status)).inc()
         self._engine.metrics.seconds.labels(route).observe(seconds)
+
+
+def check_host(headers: Headers, settings: ServeSettings) -> None:
+    """Refuse what a page of another server has a browser do here, by its own name or under one of ours.
+
+    Raises: Refusal: it is such a request.
+    """
+    host = _host_of(headers.get("host", ""))
+    known = LOOPBACK_HOSTS | {settings.host, *settings.allowed_hosts}
+    if (settings.is_loopback or settings.allowed_hosts) and host not in known:
+        raise Forbidden(f"this server does not answer to the name {host!r}; allow it by --allow-host")
+    origin = headers.get("origin")
+    if origin is None or origin in settings.allowed_origins:
+        return
+    if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        raise Forbidden(f"pages of {origin} may not use this server; allow them by --allow-origin")
 
 
 async def _gone(receive: Receive) -> None:

@@ -18,6 +18,10 @@ _POLICY = (
     "default-src 'none'; script-src data: {hashes}; style-src 'unsafe-inline'; font-src data:; img-src data:; "
     "require-trusted-types-for 'script'; trusted-types 'none'; base-uri 'none'; form-action 'none'"
 )
+_SERVED_POLICY = (
+    "default-src 'none'; script-src 'self' {hashes}; style-src 'self'; connect-src 'self'; font-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def self_contained(template: str, modules: Sequence[str], data: Any) -> str:
@@ -43,6 +47,23 @@ def self_contained(template: str, modules: Sequence[str], data: Any) -> str:
     )
     # The data come last: what they hold is never taken for a place to fill. `<` cannot end the script element.
     return page.replace("@DATA@", json.dumps(data).replace("<", "\\u003c"))
+
+
+def served(template: str) -> tuple[str, str]:
+    """The same page as a server sends it that has the shared files under `/page/`, and the policy to send with it.
+
+    Its @DATA@ are null: it asks for them.
+    """
+    import_map = json.dumps({"imports": {"zhuyi/": "/page/"}})
+    hashes = " ".join(map(_hash, [import_map, *_INLINE_MODULE.findall(template)]))
+    styles = "".join(f'<link rel="stylesheet" href="/page/{name}">' for name in ("style.css", "chinese.css"))
+    page = (
+        template.replace("@POLICY@", "")
+        .replace("@STYLE@", styles)
+        .replace("@MODULES@", f'<script type="importmap">{import_map}</script>')
+        .replace("@DATA@", "null")
+    )
+    return page, _SERVED_POLICY.format(hashes=hashes)
 
 
 def read_asset(name: str) -> str:
