@@ -49,9 +49,8 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 loss += smoothing * (normalizer - mean_logit).sum(dtype=torch.float64)
             if not (needs_x or needs_weight or needs_bias):
                 continue
-            # Not scatter_add_, which copies all of a bfloat16 tensor twice.
-            real = probs[: end - start]
-            real.scatter_(1, wanted, real.gather(1, wanted) + (smoothing - 1))
+            # Not scatter_add_ or scatter_, which copy all of a bfloat16 tensor twice.
+            probs[torch.arange(end - start, device=x.device), targets[start:end]] += smoothing - 1
             if grad_x is not None:
                 grad_x[start:end] = (probs @ weight)[: end - start] - smoothing * mean_weight.to(x.dtype)
             if grad_weight is not None:
