@@ -16,6 +16,7 @@ from zhuyi.decoding.config import GenerationConfig
 from zhuyi.errors import InputError
 from zhuyi.nn.maps import Maps
 from zhuyi.predict.translator import TextMaps
+from zhuyi.predict.writing_steps import likeliest
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.continuation import Chunk, Prompt, continue_texts
 from zhuyi.tasks.text_data import load_tokenizer
@@ -173,9 +174,10 @@ class Generator:
         return [self.tokenizer.signs.eos, *ids] if is_beginning or not ids else ids
 
     @torch.inference_mode()
-    def attention(self, text: str) -> TextMaps:
+    def attention(self, text: str, *, steps: bool = False) -> TextMaps:
         """Where every head looks as it writes each token of a text, the sign that ends documents before it.
 
+        Args:   steps: tell also which tokens were likeliest at each place.
         Raises: InputError: the text is empty, or longer than the model's positions.
         """
         ids = [self.tokenizer.signs.eos, *self.tokenizer.encode(text)[:-1]]
@@ -184,10 +186,10 @@ class Generator:
         if len(ids) - 1 > self.model.max_len:
             raise InputError(f"the text is longer than the {self.model.max_len} tokens of the model; shorten it")
         maps = Maps()
-        self.model(torch.tensor([ids[:-1]], device=next(self.model.parameters()).device), maps=maps)
+        logits = self.model(torch.tensor([ids[:-1]], device=next(self.model.parameters()).device), maps=maps)
         labels = tuple(self.tokenizer.labels[i] for i in ids)
         weights = {name: weights[0].float().cpu() for name, weights in maps.weights.items()}
-        return TextMaps((), labels[1:], weights, labels[:-1])
+        return TextMaps((), labels[1:], weights, labels[:-1], likeliest(logits[0], self.tokenizer) if steps else ())
 
     @torch.inference_mode()
     def score(self, text: str) -> float:

@@ -17,6 +17,7 @@ from zhuyi.data.speech_signs import SpeechSigns, SpeechTask
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.errors import InputError
 from zhuyi.nn.maps import Maps
+from zhuyi.predict.writing_steps import Likely, label, likeliest
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.speech_data import text_ids
 from zhuyi.tasks.text_data import load_tokenizer
@@ -36,6 +37,8 @@ Sound = str | Path | np.ndarray
 class SoundMaps:
     """A window of sound, its text, and where every head looked in one forward pass over both.
 
+    Args:  read_tokens: what the decoder reads: the signs before a text, then its tokens but for the last.
+           likely: of each of the tokens the likeliest ones, where they were asked for.
     Shape: samples (N,), 16,000 a second; maps: each (H, T, S) by its place's name; rows of `decoder.*` are the
            decoder's inputs, and row t is what writes tokens[t]; a column of the encoder is 20 ms.
     """
@@ -43,6 +46,8 @@ class SoundMaps:
     samples: np.ndarray
     tokens: tuple[str, ...]
     maps: dict[str, torch.Tensor]
+    read_tokens: tuple[str, ...] = ()
+    likely: Likely = ()
 
 
 class Transcriber:
@@ -133,10 +138,13 @@ class Transcriber:
             raise InputError(str(error)) from None
 
     @torch.inference_mode()
-    def attention(self, sound: Sound, text: str | None = None, *, language: str | None = None) -> SoundMaps:
+    def attention(
+        self, sound: Sound, text: str | None = None, *, language: str | None = None, steps: bool = False
+    ) -> SoundMaps:
         """Where every head looks, over the first window in which something is said, and its text.
 
         Args:   text: what is said there; found here where not given.
+                steps: tell also which tokens were likeliest at each place.
         Raises: InputError: nothing is to be heard, or the text is empty.
         """
         samples = _samples(sound)
@@ -156,12 +164,14 @@ class Transcriber:
             raise InputError(f"the text is longer than the {self.model.max_len} tokens of the model; shorten it")
         maps = Maps()
         tgt = torch.tensor([[*prefix, *ids[:-1]]], device=listener.device)
-        self.model.decoder_states(listener.features([piece]), tgt, maps=maps)
+        states = self.model.decoder_states(listener.features([piece]), tgt, maps=maps)
         skipped, positions = len(prefix) - 1, -(-len(piece) * 50 // SAMPLE_RATE_HZ)
         return SoundMaps(
             piece,
             tuple(self.tokenizer.labels[i] for i in ids),
             {name: _cut(name, weights[0].float().cpu(), skipped, positions) for name, weights in maps.weights.items()},
+            tuple(label(self.tokenizer, i) for i in tgt[0].tolist()),
+            likeliest(self.model.output_projection(states)[0, skipped:], self.tokenizer) if steps else (),
         )
 
 

@@ -1,7 +1,8 @@
 """A run from text to text in memory: texts to translations, their likelihood, and where the model looked."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, Self
 
 import numpy as np
@@ -13,11 +14,13 @@ from zhuyi.data.batches import pad
 from zhuyi.data.normalization import contains_han, simplify
 from zhuyi.data.special_tokens import BOS
 from zhuyi.data.tokenizers import Tokenizer
-from zhuyi.decoding import Rule
+from zhuyi.decoding import Beam, Recorded, Rule
 from zhuyi.decoding.config import Constraint, DecodeConfig
 from zhuyi.errors import InputError
 from zhuyi.nn.maps import Maps
+from zhuyi.predict.writing_steps import HeldText, Likely, held_texts, likeliest
 from zhuyi.run_folder import RunFolder
+from zhuyi.tasks.glossary import Glossary, GlossaryLike, make_glossary
 from zhuyi.tasks.mixture import prefix_ids
 from zhuyi.tasks.pair_data import load_tokenizers
 from zhuyi.tasks.text_parts import Translation
@@ -44,6 +47,7 @@ class TextMaps:
     Args:   source_tokens, target_tokens: none of those that the model has no place for: an encoder has no target, a
             language model no source.
             read_tokens: what the decoder reads as it writes each of target_tokens: the one before it, at first a sign.
+            likely, beam: of each step the likeliest tokens, and what the beam held, where they were asked for.
     Shape:  maps: each (H, T, S) by its place's name; row t of `decoder.*` is what writes target_tokens[t].
     """
 
@@ -51,6 +55,8 @@ class TextMaps:
     target_tokens: tuple[str, ...]
     maps: dict[str, torch.Tensor]
     read_tokens: tuple[str, ...] = ()
+    likely: Likely = ()
+    beam: tuple[tuple[HeldText, ...], ...] = ()
 
 
 class Translator:
@@ -101,6 +107,8 @@ class Translator:
         prefix: str | None = None,
         constraint: Constraint | None = None,
         same_length: bool = False,
+        glossary: GlossaryLike | Sequence[GlossaryLike | None] | None = None,
+        placeholders: bool | None = None,
     ) -> list[Translation]:
         """Translate texts; as many come back, in the same order.
 
@@ -111,6 +119,8 @@ class Translator:
                 seed: what sampling draws from.
                 constraint: the form of the answers; the run's own where not given.
                 same_length: as many characters as the text has; a couplet's lower line has that anyway.
+                glossary: what words of the texts must become, {"source": "target"} say; or a list, one for each text.
+                placeholders: whether to keep placeholders, URLs and tags; as `DecodeConfig` has it where not given.
         """
         if isinstance(texts, str):
             raise InputError("translate takes a list of texts; for one text write translate([text])")
@@ -126,6 +136,8 @@ class Translator:
                 prefix=prefix,
                 constraint=constraint,
                 same_length=same_length,
+                glossary=glossary,
+                placeholders=placeholders,
             )
         )
 
@@ -142,6 +154,8 @@ class Translator:
         prefix: str | None = None,
         constraint: Constraint | None = None,
         same_length: bool = False,
+        glossary: GlossaryLike | Sequence[GlossaryLike | None] | None = None,
+        placeholders: bool | None = None,
     ) -> Iterator[Translation]:
         """As `translate`, one after the other, in memory bounded by a window of texts."""
         search = self.open_search(
@@ -154,8 +168,9 @@ class Translator:
             prefix=prefix,
             constraint=constraint,
             same_length=same_length,
+            placeholders=placeholders,
         )
-        return translate_all(search, map(self.read, texts))
+        return translate_all(search, map(self.read, texts), self._glossaries(glossary))
 
     def open_search(
         self,
@@ -169,15 +184,21 @@ class Translator:
         prefix: str | None = None,
         constraint: Constraint | None = None,
         same_length: bool = False,
+        placeholders: bool | None = None,
         batch_tokens: int | None = None,
     ) -> TextSearch:
         """Where texts, as `read` gives them, come and go between steps; the options are those of `translate`.
+
+        A glossary is given with each text, as `read_glossary` gives it.
 
         Args:   batch_tokens: see `TextSearch`.
         """
         decode = self.decode_config(beam=beam, alpha=alpha, constraint=constraint)
         if same_length and decode.constraint == "none":
             decode = replace(decode, constraint="same-length")
+        if placeholders is not None or decode.placeholders is None:
+            is_kept = self.config.task == "translation" if placeholders is None else placeholders
+            decode = replace(decode, placeholders=is_kept)
         return TextSearch(
             self.model,
             self.source_tokenizer,
@@ -189,6 +210,17 @@ class Translator:
             seed=seed,
             batch_tokens=batch_tokens,
         )
+
+    def read_glossary(self, glossary: GlossaryLike) -> Glossary:
+        """A glossary whose sources are in the characters that the run was trained on."""
+        return make_glossary(glossary).reading(self.read)
+
+    def _glossaries(self, glossary: GlossaryLike | Sequence[GlossaryLike | None] | None) -> Iterable[Glossary | None]:
+        if glossary is None:
+            return ()
+        if isinstance(glossary, Glossary | Mapping):
+            return repeat(self.read_glossary(glossary))
+        return (None if each is None else self.read_glossary(each) for each in glossary)
 
     def decode_config(
         self, *, beam: int | None = None, alpha: float | None = None, constraint: Constraint | None = None
@@ -274,13 +306,17 @@ class Translator:
         beam: int | None = None,
         task: str | None = None,
         prefix: str | None = None,
+        steps: bool = False,
     ) -> TextMaps:
         """Where every head looks, over a text and its translation (found here where `target` is not given).
 
+        Args:   steps: tell also how the translation came about.
         Raises: InputError: the text is empty, or longer than the model's positions.
         """
+        held: tuple[tuple[HeldText, ...], ...] = ()
         if target is None:
             target = self.translate([source], beam=beam, task=task, prefix=prefix)[0].text
+            held = self._held(source, target, beam, task, prefix) if steps else ()
         sides = self._source_ids(source, task, prefix), self.target_tokenizer.encode(target)
         if min(map(len, sides)) < 2:
             raise InputError("there is nothing to attend to: the text or its translation is empty")
@@ -288,14 +324,29 @@ class Translator:
             raise InputError(f"the text is longer than the {self.model.max_len} tokens of the model; shorten it")
         maps = Maps()
         src, tgt = (self._padded([ids])[0] for ids in (sides[0], [self._bos, *sides[1][:-1]]))
-        self.model.decoder_states(src, tgt, maps=maps)
+        states = self.model.decoder_states(src, tgt, maps=maps)
         written = tuple(self.target_tokenizer.tokens(target))
         return TextMaps(
             tuple(self.source_tokenizer.labels[i] for i in sides[0]),
             written,
             {name: weights[0].float().cpu() for name, weights in maps.weights.items()},
             (BOS, *written[:-1]),
+            likeliest(self.model.output_projection(states)[0], self.target_tokenizer) if steps else (),
+            held,
         )
+
+    def _held(
+        self, source: str, target: str, beam: int | None, task: str | None, prefix: str | None
+    ) -> tuple[tuple[HeldText, ...], ...]:
+        """What the beam held as it found a translation; nothing where several searches found it, or another rule."""
+        decode = self.decode_config(beam=beam)
+        if decode.beam == 1:
+            return ()
+        rule = Recorded(Beam(decode.beam, length_rule=decode.length_rule, alpha=decode.alpha, stop=decode.stop))
+        found = self.translate([source], beam=beam, rule=rule, task=task, prefix=prefix)[0]
+        if found.text != target or len(rule.steps) != 1:
+            return ()
+        return held_texts(next(iter(rule.steps.values())), self.target_tokenizer)
 
     def _source_ids(self, source: str, task: str | None, prefix: str | None) -> list[int]:
         return [*self.prefix(task, prefix), *self.source_tokenizer.encode(self.read(source))]
