@@ -19,6 +19,8 @@ class DecodeConfig:
             renormalize: whether what is forbidden counts as impossible in the scores too, as Marian has it.
             constraint: the form of every answer: `same-length`, as many characters as the text has; `couplet`, a
             couplet's lower line. Both want tokens of one character each.
+            placeholders: whether placeholders, URLs, e-mail addresses and tags are kept as they are; null: by runs
+            whose task is translation.
     """
 
     beam: int = 5
@@ -30,6 +32,7 @@ class DecodeConfig:
     forbidden: tuple[int, ...] | None = None
     renormalize: bool = False
     constraint: Constraint = "none"
+    placeholders: bool | None = None
 
     def __post_init__(self) -> None:
         if self.beam < 1:

@@ -14,6 +14,7 @@ class Way:
     Args:   apart_before: not behind a letter or digit that it would be joined with.
             apart_after: not before one.
             at_start: only as a sentence's first word.
+            offered: False where it counts but is not tried unless the model finds it likely.
     Raises: ValueError: there is no token.
     """
 
@@ -21,6 +22,12 @@ class Way:
     apart_before: bool = False
     apart_after: bool = False
     at_start: bool = False
+    offered: bool = True
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a search can always write it."""
+        return self.offered and not self.apart_before and not self.at_start
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -40,13 +47,13 @@ class Term:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if not any(not way.apart_before and not way.at_start for way in self.ways):
+        if not any(way.is_free for way in self.ways):
             raise ValueError("a term needs a way that may stand anywhere")
 
     @property
     def length(self) -> int:
         """Tokens of the shortest way that may stand anywhere."""
-        return min(len(way.tokens) for way in self.ways if not way.apart_before and not way.at_start)
+        return min(len(way.tokens) for way in self.ways if way.is_free)
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class Terms:
         """The tokens that go on with a term or begin one."""
         if state not in self._wanted:
             now = self._states[state]
-            wanted = [token for reading in now.readings for token, _ in self._openings(reading, now)]
+            wanted = [token for reading in now.readings for token, _ in self._openings(reading, now, offered=True)]
             self._wanted[state] = tuple(dict.fromkeys(sorted(wanted)))
         return self._wanted[state]
 
@@ -160,7 +167,7 @@ class Terms:
             _without_worse(readings), self._exact_tail(tail), tuple(surplus), token in borders.joins_right, at_start
         )
 
-    def _openings(self, reading: _Reading, now: _State) -> list[tuple[int, _Reading]]:
+    def _openings(self, reading: _Reading, now: _State, *, offered: bool = False) -> list[tuple[int, _Reading]]:
         """The tokens that bring a reading further, each with the reading after it."""
         owed, writing, closed = reading
         if writing is not None:
@@ -169,7 +176,11 @@ class Terms:
         found = []
         for term, count in enumerate(owed):
             for number, way in enumerate(self._terms[term].ways if count else ()):
-                allowed = not (way.apart_before and now.joins) and (now.at_start or not way.at_start)
+                allowed = (
+                    (way.offered or not offered)
+                    and not (way.apart_before and now.joins)
+                    and (now.at_start or not way.at_start)
+                )
                 if allowed and not (closed and way.tokens[0] in self._borders.joins_left):
                     found.append(self._advance(owed, term, number, 0))
         return found

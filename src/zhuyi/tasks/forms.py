@@ -8,6 +8,7 @@ from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Form, KeepForm, is_translatable
 from zhuyi.decoding.config import Constraint
 from zhuyi.errors import InputError
+from zhuyi.tasks.demands import Demands
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class Sentence:
             form: of the answer's tokens; None: any.
             frame: of an answer with a form, its characters: those that are given, and "" for each to be written.
             flags: what is known of the answer beforehand.
+            demands: what the answer must hold; None: nothing.
     """
 
     ids: tuple[int, ...]
     form: Form | None = None
     frame: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    demands: Demands | None = None
 
     def text(self, tokens: Sequence[int], tokenizer: Tokenizer) -> str:
         """The text of an answer."""

@@ -64,26 +64,39 @@ def plan_text(text: str, cut: Callable[[str], Iterator[str | Sentence]]) -> Plan
 
 def cut_line(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | Sentence]:
     """The whole line if it is short enough; else sentences, packed as long as they fit together."""
+    for text, ids in cut_with_text(line, tokenizer, limit):
+        yield text.strip() if ids is None else Sentence(ids)
+
+
+def cut_with_text(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[tuple[str, tuple[int, ...] | None]]:
+    """As `cut_line`, each part's text and ids, without ids where it is to be kept; the texts, joined, are the line."""
     if len(line) <= LONGEST_STRETCH:
         ids = tokenizer.encode(line)
         if len(ids) <= limit:
-            yield Sentence(tuple(ids))
+            yield line, tuple(ids)
             return
     for stretch in _pack(split_sentences(line), tokenizer, limit):
         if not is_translatable(stretch):
-            yield stretch.strip()
+            yield stretch, None
             continue
         if len(stretch) <= LONGEST_STRETCH and len(ids := tokenizer.encode(stretch)) <= limit:
-            yield Sentence(tuple(ids))
+            yield stretch, tuple(ids)
             continue
         for clause in _pack(split_clauses(stretch), tokenizer, limit):
             if not is_translatable(clause):
-                yield clause.strip()
+                yield clause, None
                 continue
             for start in range(0, len(clause), LONGEST_STRETCH):
-                ids = tokenizer.encode(clause[start : start + LONGEST_STRETCH])[:-1]
-                for first in range(0, len(ids), limit - 1):
-                    yield Sentence((*ids[first : first + limit - 1], tokenizer.signs.eos))
+                yield from _cut_tokens(clause[start : start + LONGEST_STRETCH], tokenizer, limit)
+
+
+def _cut_tokens(text: str, tokenizer: Tokenizer, limit: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A text without any mark to cut at, by its tokens; which characters are whose is only about right."""
+    ids = tokenizer.encode(text)[:-1]
+    for first in range(0, len(ids), limit - 1):
+        some = ids[first : first + limit - 1]
+        begin, end = (len(text) * place // len(ids) for place in (first, first + len(some)))
+        yield text[begin:end], (*some, tokenizer.signs.eos)
 
 
 def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[str]:
@@ -100,9 +113,16 @@ def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[s
 
 
 def assemble(
-    plan: Plan, found: Mapping[Sentence, tuple[Hypothesis, ...]], tokenizer: Tokenizer, n_best: int
+    plan: Plan,
+    found: Mapping[Sentence, tuple[Hypothesis, ...]],
+    tokenizer: Tokenizer,
+    n_best: int,
+    write: Callable[[Sentence, Hypothesis], str],
 ) -> Translation:
-    """Put a text together again from its parts, once for each rank."""
+    """Put a text together again from its parts, once for each rank.
+
+    Args:   write: makes a sentence's text of a hypothesis.
+    """
     sentences = [part for part in plan if isinstance(part, Sentence)]
     if not sentences:
         return Translation("".join(str(part) for part in plan), flags=("copied",))
@@ -119,7 +139,7 @@ def assemble(
         if any(rank < len(hypotheses) for hypotheses in translated):
             chosen = {sentence: found[sentence][min(rank, len(found[sentence]) - 1)] for sentence in sentences}
             score = sum(hypothesis.score for hypothesis in chosen.values()) / len(chosen)
-            ranked.append((_join(plan, chosen, tokenizer), score))
+            ranked.append((_join(plan, chosen, write), score))
     return Translation(
         text=ranked[0][0],
         score=ranked[0][1],
@@ -129,19 +149,21 @@ def assemble(
     )
 
 
-def _join(plan: Plan, chosen: dict[Sentence, Hypothesis], tokenizer: Tokenizer) -> str:
-    text = ""
+def _join(plan: Plan, chosen: dict[Sentence, Hypothesis], write: Callable[[Sentence, Hypothesis], str]) -> str:
+    text, is_glued = "", False
     spaced = all(sentence.form is None for sentence in chosen)
     for part in plan:
-        piece = part if isinstance(part, str) else part.text(chosen[part].tokens, tokenizer)
+        piece = part if isinstance(part, str) else write(part, chosen[part])
         needs_space = (
             spaced
+            and not is_glued
             and text
             and piece
             and not (text[-1].isspace() or piece[0].isspace())
             and not (contains_han(text[-1] + piece[0]) or _is_wide_mark(text[-1]))
         )
         text += " " + piece if needs_space else piece
+        is_glued = isinstance(part, Sentence) and part.demands is not None and part.demands.is_glued
     return text
 
 

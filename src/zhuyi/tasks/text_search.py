@@ -26,6 +26,8 @@ from zhuyi.decoding import (
     Rule,
     Search,
     Suppress,
+    TermBeam,
+    Terms,
     max_output_tokens,
     num_lanes,
     run_in_lanes,
@@ -34,8 +36,17 @@ from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
 from zhuyi.nn.embeddings import OutputProjection
 from zhuyi.nn.maps import Maps
+from zhuyi.tasks.demands import Range, token_ranges
 from zhuyi.tasks.forms import Forms, Sentence
+from zhuyi.tasks.glossary import Glossary
+from zhuyi.tasks.kept_parts import KeptParts
+from zhuyi.tasks.likelihood import links
+from zhuyi.tasks.tag_placement import Link
+from zhuyi.tasks.terms import word_borders
 from zhuyi.tasks.text_parts import Plan, Translation, assemble, cut_line, plan_text
+
+# A search for terms begins each of them in many places at once.
+TERM_ROWS = 10
 
 
 class TextToTextModel(Protocol):
@@ -82,9 +93,11 @@ class TextSearch:
     A text with nothing to translate (empty, punctuation alone) comes back as it is; line breaks are kept; what is
     longer than `decode.longest_sentence` tokens is cut into sentences, clauses or, at the last, stretches of tokens.
     Under a `decode.constraint` only what is longer than the model's positions is cut. A sentence that several texts
-    have is searched for once.
+    have is searched for once. Sentences with terms to write have a search of their own, which the others know nothing
+    of.
 
-    Args:   rule: the search's rule, where it is not the beam (or greedy) search of `decode`.
+    Args:   rule: the search's rule, where it is not the beam (or greedy) search of `decode`; placeholders are then
+            texts like others.
             prefix: ids that every source begins with, each part of one that is cut too.
             n_best: how many translations to find: the first and `n_best - 1` alternatives.
             seed: what sampling draws from, together with each sentence.
@@ -105,7 +118,9 @@ class TextSearch:
         seed: int = 1,
         batch_tokens: int | None = None,
     ) -> None:
+        writes_terms = rule is None and decode.constraint == "none"
         rule = rule or _rule(decode, n_best)
+        self._model = model
         self._room = model.max_len - 1 - len(prefix)
         if self._room < 2:
             raise InputError(
@@ -118,12 +133,26 @@ class TextSearch:
         self._forms = None if constraint == "none" else Forms(constraint, source_tokenizer, target_tokenizer)
         keep = self._forms.keep(decode.forbidden or ()) if self._forms else None
         signs, forbidden, renormalize = target_tokenizer.signs, decode.forbidden, decode.renormalize
-        self._lanes = [
-            open_search(model, rule, signs, forbidden, renormalize=renormalize, keep=keep)
-            for _ in range(num_lanes(next(model.parameters()).device))
-        ]
-        self._search = self._lanes[0]
-        self._max_rows, self._max_tokens = max(decode.batch_rows, rule.width), batch_tokens or sys.maxsize
+        self._kept = None
+        if writes_terms:
+            self._kept = KeptParts(
+                model,
+                source_tokenizer,
+                target_tokenizer,
+                prefix=self._prefix,
+                forbidden=never_written(signs, forbidden),
+                limit=self._limit,
+                placeholders=bool(decode.placeholders),
+            )
+        term_rule = TermBeam(_beam(decode, n_best, TERM_ROWS))
+        lanes = range(num_lanes(next(model.parameters()).device))
+        self._lanes, self._term_lanes = (
+            [open_search(model, each, signs, forbidden, renormalize=renormalize, keep=keep) for _ in lanes]
+            for each in (rule, term_rule)
+        )
+        self._search, self._term_search = self._lanes[0], self._term_lanes[0]
+        self._max_rows = max(decode.batch_rows, rule.width, term_rule.width)
+        self._max_tokens = batch_tokens or sys.maxsize
         self._texts: dict[Hashable, _Text] = {}
         self._wanted: dict[Sentence, list[Hashable]] = {}  # by which texts
         self._waiting: list[tuple[int, int, Sentence]] = []  # a heap: turn, order of arrival
@@ -141,19 +170,21 @@ class TextSearch:
     @property
     def rows(self) -> int:
         """Rows in the batch."""
-        return self._search.rows
+        return self._search.rows + self._term_search.rows
 
-    def admit(self, key: Hashable, text: str, *, turn: int = 0) -> int:
+    def admit(self, key: Hashable, text: str, *, turn: int = 0, glossary: Glossary | None = None) -> int:
         """Take a text in; how many sentences it has.
 
         Where there are more sentences than room, all texts take turns: none waits for the whole of a long one.
 
         Args:   turn: how many sentences of the same owner come before this text's.
+                glossary: what its words must become.
         Raises: ValueError: there is a text of that key already.
+                InputError: a glossary, and a search that cannot keep to one.
         """
         if key in self._texts:
             raise ValueError(f"text {key} is on its way already; keys must differ")
-        plan = plan_text(text, self._cut)
+        plan = self._plan(text, glossary)
         sentences = dict.fromkeys(part for part in plan if isinstance(part, Sentence))
         self._texts[key] = _Text(plan, len(sentences))
         if not sentences:
@@ -169,8 +200,9 @@ class TextSearch:
     def advance(self) -> list[tuple[Hashable, Translation]]:
         """Write one token of every sentence in flight; the texts that are translated now."""
         if requests := self._admissible():
-            self._search.admit(requests)
-        for event in self._search.advance():
+            self._search.admit([request for request in requests if request.terms is None])
+            self._term_search.admit([request for request in requests if request.terms is not None])
+        for event in (*self._search.advance(), *self._term_search.advance()):
             self._note(event)
         return self._take_done()
 
@@ -181,8 +213,10 @@ class TextSearch:
         sentences = sorted(self._wanted, key=lambda sentence: (-len(sentence.ids), sentence.ids))
         self._waiting.clear()
         requests = [self._request(sentence) for sentence in sentences]
-        for event in run_in_lanes(self._lanes, requests, max_rows=self._max_rows):
-            self._note(event)
+        plain, with_terms = ([r for r in requests if (r.terms is not None) is has] for has in (False, True))
+        for lanes, of_lanes in ((self._lanes, plain), (self._term_lanes, with_terms)):
+            for event in run_in_lanes(lanes, of_lanes, max_rows=self._max_rows):
+                self._note(event)
         yield from self._take_done()
 
     def drop(self, keys: Collection[Hashable]) -> None:
@@ -199,18 +233,36 @@ class TextSearch:
                         gone.append(self._ids[sentence])
                         self._land(gone[-1])
         self._search.drop(gone)
+        self._term_search.drop(gone)
         self._done = [key for key in self._done if key in self._texts]
 
-    def _cut(self, line: str) -> Iterator[str | Sentence]:
-        parts = (
-            self._forms.parts(line, self._room) if self._forms else cut_line(line, self._source_tokenizer, self._limit)
-        )
+    def _plan(self, text: str, glossary: Glossary | None) -> Plan:
+        if glossary is not None and self._kept is None:
+            raise InputError("a glossary needs a beam search, and answers without a form; leave sampling or form out")
+        plan = plan_text(text, lambda line: self._cut(line, glossary))
+        first = next((place for place, part in enumerate(plan) if isinstance(part, Sentence)), None)
+        for entry in glossary.always if glossary is not None and first is not None else ():
+            assert first is not None
+            assert self._kept is not None
+            sentence = plan[first]
+            assert isinstance(sentence, Sentence)
+            plan[first] = self._kept.demand(sentence, entry.targets)
+        return plan
+
+    def _cut(self, line: str, glossary: Glossary | None) -> Iterator[str | Sentence]:
+        parts: Iterable[str | Sentence] | None = None
+        if self._forms is not None:
+            parts = self._forms.parts(line, self._room)
+        elif self._kept is not None:
+            parts = self._kept.parts(line, glossary)
+        if parts is None:
+            parts = cut_line(line, self._source_tokenizer, self._limit)
         return (part if isinstance(part, str) else replace(part, ids=(*self._prefix, *part.ids)) for part in parts)
 
     def _admissible(self) -> list[Request]:
         """What goes in now: encoding sentences one by one would cost more than idle rows do."""
-        width, rows = self._search.width, self._search.rows
-        free = self._max_rows - rows
+        width, rows = self._search.width, self.rows
+        free, planned = self._max_rows - rows, 0
         scarce = free < max(width, self._max_rows // 4) or self._max_tokens - self._tokens < self._max_tokens // 4
         if rows and scarce:
             return []
@@ -218,7 +270,8 @@ class TextSearch:
         while self._waiting:
             turn, _, sentence = self._waiting[0]
             if sentence in self._wanted and sentence not in self._ids:
-                full = len(requests) * width + width > free or self._tokens + self._cost(sentence) > self._max_tokens
+                planned += self._search_for(sentence).width
+                full = planned > free or self._tokens + self._cost(sentence) > self._max_tokens
                 if (rows or requests) and full:
                     break
                 requests.append(self._request(sentence))
@@ -231,18 +284,27 @@ class TextSearch:
         self._in_flight[self._next_id] = sentence
         self._ids[sentence] = self._next_id
         self._tokens += self._cost(sentence)
-        count = len(sentence.ids)
+        most, terms = max_output_tokens(len(sentence.ids), self._max_len), None
+        if sentence.form:
+            most = len(sentence.form.fixed) + 1
+        elif sentence.demands and sentence.demands.terms:
+            terms = Terms(sentence.demands.terms, word_borders(self._target_tokenizer))
+            most = min(self._max_len, most + terms.total)
         return Request(
             self._next_id,
             sentence.ids,
-            len(sentence.form.fixed) + 1 if sentence.form else max_output_tokens(count, self._max_len),
+            most,
             seed=_seed(self._seed, sentence.ids),
             repeating=sentence.ids,
             form=sentence.form,
+            terms=terms,
         )
 
+    def _search_for(self, sentence: Sentence) -> Search:
+        return self._term_search if sentence.demands and sentence.demands.terms else self._search
+
     def _cost(self, sentence: Sentence) -> int:
-        return self._search.width * len(sentence.ids)
+        return self._search_for(sentence).width * len(sentence.ids)
 
     def _land(self, id_: int) -> Sentence:
         sentence = self._in_flight.pop(id_)
@@ -267,7 +329,21 @@ class TextSearch:
     def _take_done(self) -> list[tuple[Hashable, Translation]]:
         done, self._done = self._done, []
         texts = [(key, self._texts.pop(key)) for key in done]
-        return [(key, assemble(text.plan, text.found, self._target_tokenizer, self._n_best)) for key, text in texts]
+        tokenizer = self._target_tokenizer
+        return [(key, assemble(text.plan, text.found, tokenizer, self._n_best, self._write)) for key, text in texts]
+
+    def _write(self, sentence: Sentence, hypothesis: Hypothesis) -> str:
+        """The text of a sentence's translation, with all that it must hold."""
+        tokenizer, demands = self._target_tokenizer, sentence.demands
+        if demands is None:
+            return sentence.text(hypothesis.tokens, tokenizer)
+
+        def link(ranges: list[Range]) -> list[Link]:
+            read = token_ranges(sentence.ids[len(self._prefix) : -1], self._source_tokenizer, demands.source)
+            target = (*hypothesis.tokens, tokenizer.signs.eos)
+            return links(self._model, sentence.ids, target, read, ranges, tokenizer.signs.bos)
+
+        return demands.text(hypothesis.tokens, tokenizer, link)
 
 
 @torch.inference_mode()
@@ -292,11 +368,17 @@ def translate_texts(
     yield from translate_all(search, texts)
 
 
-def translate_all(search: TextSearch, texts: Iterable[str]) -> Iterator[Translation]:
-    """Translate texts by a search that has no others, in order; memory is bounded by a window of them."""
+def translate_all(
+    search: TextSearch, texts: Iterable[str], glossaries: Iterable[Glossary | None] = ()
+) -> Iterator[Translation]:
+    """Translate texts by a search that has no others, in order; memory is bounded by a window of them.
+
+    Args:   glossaries: each text's own; the texts beyond them have none.
+    """
+    of_texts = iter(glossaries)
     for window in windows(texts):
         for place, text in enumerate(window):
-            search.admit(place, text)
+            search.admit(place, text, glossary=next(of_texts, None))
         found = dict(search.finish())
         yield from (found[place] for place in range(len(window)))
 
@@ -347,9 +429,11 @@ def never_written(signs: Signs, forbidden: Sequence[int] | None) -> frozenset[in
 
 
 def _rule(decode: DecodeConfig, n_best: int) -> Rule:
-    if decode.beam == 1 and n_best == 1:
-        return Greedy()
-    size = max(decode.beam, n_best)
+    return Greedy() if decode.beam == 1 and n_best == 1 else _beam(decode, n_best)
+
+
+def _beam(decode: DecodeConfig, n_best: int, least: int = 1) -> Beam:
+    size = max(decode.beam, n_best, least)
     return Beam(size, length_rule=decode.length_rule, alpha=decode.alpha, stop=decode.stop, n_best=n_best)
 
 

@@ -1,0 +1,113 @@
+"""What in a text is no language: placeholders, URLs, e-mail addresses, tags and entities, found by their form."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+# `name` and `number` stand for words, and are glued to what touches them; a `tag` or an `entity` stands between words;
+# a `break` ends a line.
+Kind = Literal["name", "number", "tag", "entity", "break"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A stretch of a text that its translation has as it is."""
+
+    start: int
+    end: int
+    kind: Kind
+
+
+# The bounds keep hostile texts from costing more than a look at each character.
+_VALUE = r"""(?:"[^"<]{0,2000}+"|'[^'<]{0,2000}+'|[^\s"'=<>`]{1,2000}+)"""
+_ATTRIBUTE = rf"\s{{1,9}}[A-Za-z_:@][\w:.-]{{0,60}}+(?:\s{{0,9}}=\s{{0,9}}{_VALUE})?"
+_TAG = rf"</?(?P<element>[A-Za-z][A-Za-z0-9:-]{{0,40}}+)(?:{_ATTRIBUTE}){{0,30}}+\s{{0,9}}/?>|<!--.{{0,500}}?-->"
+_ENTITY = r"&(?:[A-Za-z][A-Za-z0-9]{1,30}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});"
+_URL = (
+    r"(?:https?|ftp|file|mailto)://?[!#-'*-;=?-Z\[\]_a-z~()]+|(?<![\w.@-])www\.[a-zA-Z0-9-]+\.[!#-'*-;=?-Z\[\]_a-z~()]+"
+)
+_EMAIL = r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}+@[A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+)+"
+_INSIDE = r"[A-Za-z0-9_.$@#:!+*/|\[\]'\" -]{0,80}"
+_BRACES = (
+    rf"\$?\{{\{{{_INSIDE}\}}\}}|\$\([A-Za-z_][\w.]{{0,60}}+\)|\{{\s?\w{{1,40}}+\s?,\s?"
+    r"(?:plural|select|selectordinal|number|date|time)\b(?:[^{}]|\{(?:[^{}]|\{[^{}]{0,200}\}){0,300}\}){0,2000}\}"
+    r"|[$#%]?\{(?:[\w@$][\w.$@#:!+*/|\[\]'\"%<>^=,-]{0,80})?\}"
+)
+_DOLLAR = r"(?<![\w$])\$[A-Za-z_]\w{0,60}+(?![\w$])|(?<!\w)%[A-Z][A-Z0-9_]{1,40}%"
+_WIDTH = r"%(?:\([\w.]{1,60}\)|[0-9]{1,2}\$)?[-+0#]{0,4}[0-9*]{0,4}(?:\.[0-9*]{0,3})?"
+_NUMBER_FORMAT = rf"{_WIDTH}(?:hh|h|ll|l|L|q|j|z|t)?[diuoxXeEfFgG](?![A-Za-z])"
+_FORMAT = rf"{_WIDTH}[scraSpn@](?![A-Za-z])"
+_SIGNS = re.compile(r"[{}%$<&@]|://|www\.")
+_KEPT = re.compile(
+    f"(?P<tag>{_TAG})|(?P<url>{_URL})|(?P<email>{_EMAIL})|(?P<braces>{_BRACES})|(?P<number>{_NUMBER_FORMAT})"
+    f"|(?P<format>{_FORMAT})|(?P<entity>{_ENTITY})|(?P<dollar>{_DOLLAR})",
+    re.DOTALL,
+)
+_COUNT = re.compile(
+    r"\W*(?:n|nn|num|number|count|total|amount|minutes|seconds|hours|days|years|percent|age)\W*\Z", re.I
+)
+# What is part of a name that a placeholder stands in: file_{n}.txt, {host}:{port}, {amount}%.
+_GLUED_BEFORE = re.compile(r"[A-Za-z0-9_@#$/\\.+=~-]*\Z")
+_GLUED_AFTER = re.compile(r"[A-Za-z0-9_@#$/\\.:+=~%-]*[A-Za-z0-9_/\\%$]")
+_BETWEEN = re.compile(r"[-_/\\.:@#+=~]?\Z")
+_BREAKS = frozenset({
+    "br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "th", "table", "tbody", "thead", "h1", "h2", "h3", "h4",
+    "h5", "h6", "section", "article", "header", "footer", "blockquote", "body", "html", "head", "title", "option",
+})  # fmt: skip
+
+
+def find_kept(text: str) -> list[Kept]:
+    """Find what is kept, in order, in a line of text; neighbours that belong together are one."""
+    if not _SIGNS.search(text):
+        return []
+    found: list[Kept] = []
+    for kept in _found(text):
+        last = found[-1] if found else None
+        words = ("name", "number")
+        if last and last.kind in words and kept.kind in words and _BETWEEN.match(text, last.end, kept.start):
+            found[-1] = Kept(last.start, kept.end, "name")
+        elif last and kept.start < last.end:  # swallowed by what the other is glued to
+            found[-1] = Kept(last.start, max(last.end, kept.end), last.kind)
+        else:
+            found.append(kept)
+    return found
+
+
+def _found(text: str) -> Iterator[Kept]:
+    before = 0
+    for match in _KEPT.finditer(text):
+        start, end = match.span()
+        group = match.lastgroup if match.lastgroup != "element" else "tag"
+        kind: Kind = "name"
+        if group == "tag":
+            kind = "break" if (match["element"] or "").lower() in _BREAKS else "tag"
+        elif group == "entity":
+            kind = "entity"
+        elif group == "url":
+            end = start + len(_without_marks(match[0]))
+        elif group == "braces":
+            start -= len(_glued(text[max(before, start - 80) : start]))
+            after = _GLUED_AFTER.match(text, end, min(len(text), end + 80))
+            end = after.end() if after else end
+            kind = "number" if _COUNT.match(match[0]) and text[start:end].strip("%$") == match[0] else "name"
+        elif group == "number":
+            kind = "number"
+        before = end
+        yield Kept(start, end, kind)
+
+
+def _glued(before: str) -> str:
+    """What of the text before a placeholder is the beginning of the same name."""
+    match = _GLUED_BEFORE.search(before)
+    return match[0].lstrip(".") if match else ""
+
+
+def _without_marks(url: str) -> str:
+    """A URL without the punctuation of the sentence it stands in."""
+    while url:
+        if url[-1] in ".,;:!?'\"*" or (url[-1] == ")" and url.count(")") > url.count("(")):
+            url = url[:-1]
+        else:
+            break
+    return url
