@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from zhuyi import __version__
-from zhuyi.cli import models, pictures, sensors_and_sound, texts, training
+from zhuyi.cli import models, pictures, sensors_and_sound, serving, texts, training, watching
 from zhuyi.cli.options import say
 from zhuyi.errors import InputError
 
@@ -30,6 +30,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "transcribe": sensors_and_sound.transcribe,
     "forecast": sensors_and_sound.forecast,
     "attention": pictures.attention,
+    "watch": watching.watch,
+    "serve": serving.serve,
     "import": models.import_,
     "export": models.export,
     "info": models.info,

@@ -1,5 +1,6 @@
 // Line charts: several series over one axis, read by pointer, by keys, or as a table.
 
+import { adoptStyle } from "zhuyi/adopted_style.js";
 import { axis, extent, written, writtenTime } from "zhuyi/axes.js";
 import { markerPath, paint, paintPointed, seriesLook } from "zhuyi/curve_painting.js";
 import { texts } from "zhuyi/language.js";
@@ -32,7 +33,7 @@ const STYLE = `
 .curves .plot { position: relative; border-radius: .3rem; touch-action: pan-y; cursor: crosshair; }
 .curves .plot:focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; }
 .curves canvas { display: block; position: absolute; inset: 0; }
-.curves .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin: 0 0 .2rem; }
+.curves .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin: .1rem 0; }
 .curves .legend button { all: unset; cursor: pointer; display: flex; align-items: center; gap: .35rem; min-height: 1.6rem; max-width: 100%; overflow-wrap: anywhere; }
 .curves .legend button:focus-visible { outline: 2px solid var(--focus); outline-offset: 1px; border-radius: .2rem; }
 .curves .legend button[aria-pressed=false] { opacity: .45; text-decoration: line-through; }
@@ -58,7 +59,7 @@ const STYLE = `
  * The container is sent a "pick" event, its detail {x}, where a point is clicked or Enter pressed.
  */
 export function lineChart(container, options) {
-  adoptStyle();
+  adoptStyle(STYLE);
   const hidden = new Set();
   const parts = build(container);
   let given = { series: [] }, series = [], at = null, layout = null, drawn = 0;
@@ -130,16 +131,6 @@ export function lineChart(container, options) {
   };
 }
 
-// Adopted, not written into the page: a strict content policy allows no style elements.
-const adopted = new WeakSet();
-function adoptStyle() {
-  if (adopted.has(document)) return;
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(STYLE);
-  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
-  adopted.add(document);
-}
-
 function build(container) {
   const add = (parent, tag, name = "") => {
     const element = parent.appendChild(document.createElement(tag));
@@ -147,13 +138,13 @@ function build(container) {
     return element;
   };
   const root = add(container, "div", "curves");
-  const legend = add(root, "div", "legend");
   const plot = add(root, "div", "plot");
   plot.tabIndex = 0;
   plot.setAttribute("role", "slider");
   const [curves, pointed] = [add(plot, "canvas"), add(plot, "canvas")];
   const read = add(plot, "div", "read");
   read.hidden = true;
+  const legend = add(root, "div", "legend");
   const details = add(root, "details");
   const summary = add(details, "summary");
   return { root, legend, plot, curves, pointed, read, details, summary, rows: add(details, "div", "rows") };

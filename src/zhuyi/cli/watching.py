@@ -1,0 +1,40 @@
+"""Watch trainings."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zhuyi.cli.options import checked, say
+from zhuyi.errors import InputError
+
+
+def watch(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of several runs each.")],
+    host: Annotated[str, typer.Option(help="Where to listen; the default lets this machine alone in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any free one.")] = 8001,
+    export: Annotated[
+        Path | None, typer.Option(help="Write one HTML file that opens offline, in place of serving.")
+    ] = None,
+) -> None:
+    """Follow trainings on a page: curves, what the models write, where they look."""
+    from zhuyi.serving.watched_runs import Watch, write_watch_page
+    from zhuyi.streams import check_output
+
+    watched = Watch(runs)
+    if export:
+        check_output(export)
+        write_watch_page(watched, export)
+        typer.echo(str(export))
+        return
+    try:
+        from zhuyi.serving.settings import ServeSettings
+        from zhuyi.serving.watch_app import serve_watch
+    except ImportError as error:
+        raise InputError(
+            f'serving a page needs the extra serve ({error}): pip install "zhuyi[serve]"; --export FILE.html does not'
+        ) from None
+    settings = checked(lambda: ServeSettings(host=host, port=port, open_to_all=True))
+    if not settings.is_loopback:
+        say(f"note: whoever reaches {host} can read the runs' curves and samples")
+    serve_watch(watched, settings, say)
