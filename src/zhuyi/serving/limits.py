@@ -29,7 +29,9 @@ def check_generation(
     if not prompts or not all(map(len, (prompt for prompt in prompts if not isinstance(prompt, str)))):
         raise InputError("there is nothing to continue: a request has one prompt at least, and a prompt of ids one id")
     if not 1 <= samples <= settings.max_beam:
-        raise InputError(f"{samples} continuations of a prompt were asked for; it must be from 1 to {settings.max_beam}")
+        raise InputError(
+            f"{samples} continuations of a prompt were asked for; it must be from 1 to {settings.max_beam}"
+        )
     _check_texts(len(prompts) * samples, sum(map(len, prompts)), settings)
     tokens = len(prompts) * samples * decode.max_new_tokens
     if tokens > settings.max_new_tokens:

@@ -1,0 +1,98 @@
+"""`zhuyi serve`: from runs and settings to a server that answers until it is told to end."""
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import uvicorn
+
+from zhuyi.errors import InputError
+from zhuyi.serving.app import create_app
+from zhuyi.serving.connections import TimedProtocol
+from zhuyi.serving.engine import Engine
+from zhuyi.serving.runs import RunToServe
+from zhuyi.serving.settings import ServeSettings
+
+KEEP_ALIVE_SECONDS = 15
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that ends when its engine cannot work, and lets requests finish when it is told to end."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, say: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._engine, self._say = engine, say
+        self._said: set[str] = set()
+
+    async def on_tick(self, counter: int) -> bool:
+        for name, run in self._engine.runs.items():
+            if name not in self._said:
+                self._said.add(name)
+                languages = f", {run.source} to {run.target}" if run.source and run.target else ""
+                self._say(f"serving {name}: {run.task}{languages}, in {run.predictor.precision}")
+        self.should_exit = self.should_exit or not self._engine.is_alive
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._engine.drain()
+        super().handle_exit(sig, frame)
+
+
+def serve(runs: Sequence[RunToServe], settings: ServeSettings, say: Callable[[str], None]) -> None:
+    """Serve until a signal: then take no more requests, finish those that run, and return.
+
+    The address goes to standard output, as soon as it can be asked; all else to standard error.
+
+    Raises: InputError: an address that cannot be listened on, keys that cannot be read, a run that cannot be loaded.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    engine = Engine(runs, settings)
+    config = uvicorn.Config(
+        create_app(engine, settings),
+        http=TimedProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # anyone could say to come from anywhere
+        server_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    )
+    with _listening(settings) as sockets:
+        host, port = sockets.getsockname()[:2]
+        if not settings.is_loopback and settings.api_keys is None:
+            say(f"warning: anyone who reaches {host} may use this server: there are no keys")
+        print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        if hasattr(
+            signal, "SIGTERM"
+        ):  # uvicorn raises it once more in the end: a server that has drained is no failure
+            signal.signal(signal.SIGTERM, lambda *_: None)
+        DrainingServer(config, engine, say).run(sockets=[sockets])
+    if engine.failure is not None:
+        raise engine.failure
+
+
+def _listening(settings: ServeSettings) -> socket.socket:
+    """A socket that listens at the settings' address."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InputError(f"host {settings.host}: no address of this machine: {error.strerror or error}") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        raise InputError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another --port"
+        ) from None
+    return listening
