@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from zhuyi.cli.options import (
     checked,
     say,
 )
+from zhuyi.errors import InputError
 
 
 def translate(
@@ -53,6 +54,17 @@ def translate(
     same_length: Annotated[
         bool, typer.Option("--same-length", help="As many characters as the text has, as in a couplet anyway.")
     ] = False,
+    glossary: Annotated[
+        Path | None,
+        typer.Option(help="A TSV of terms: what words must become; with one column what is not translated."),
+    ] = None,
+    placeholders: Annotated[
+        bool | None,
+        typer.Option(
+            "--placeholders/--no-placeholders",
+            help="Keep {name}, %s, URLs and tags as they are; the run's own where not given.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Translator processes that share --input; each has its part of the cores.")
     ] = None,
@@ -72,6 +84,8 @@ def translate(
         from zhuyi.decoding import Sampling
 
         rule = checked(lambda: Sampling(temperature=temperature, top_k=top_k, top_p=top_p, samples=n_best))
+    if glossary is not None and sample:
+        raise InputError("--glossary needs a search that looks for its terms; leave --sample out")
     options = {
         "beam": beam,
         "n_best": n_best,
@@ -82,6 +96,8 @@ def translate(
         "prefix": prefix,
         "constraint": constraint,
         "same_length": same_length,
+        "glossary": None if glossary is None else _read_glossary(glossary),
+        "placeholders": placeholders,
     }
     if workers or engine != "local" or address:
         from zhuyi.engines.dispatch import translate_file
@@ -112,6 +128,12 @@ def translate(
         options=options,
         warn=say,
     )
+
+
+def _read_glossary(path: Path) -> Any:
+    from zhuyi.tasks.glossary import read_glossary
+
+    return read_glossary(path)
 
 
 def generate(

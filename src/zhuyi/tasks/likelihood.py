@@ -15,7 +15,7 @@ from zhuyi.tasks.tag_placement import Link
 if TYPE_CHECKING:
     from zhuyi.tasks.text_search import TextToTextModel  # which needs this module
 
-_MOST_LOGITS = 1 << 24  # 64 MB of float32
+_MOST_STEPS = 1 << 9  # rows times tokens: with a large vocabulary of 65,536 their logits take 128 MB
 _MOST_OMISSIONS = 96
 _LEAST_DROP = 0.3  # nats; a word that costs less when it is left out has said nothing
 
@@ -27,7 +27,7 @@ def target_log_probs(
     """The log-probability of each target's tokens, given its source, by teacher forcing. Shape: returns (T,) each."""
     device = next(model.parameters()).device
     longest = max(len(target) for target in targets)
-    rows = max(1, _MOST_LOGITS // (longest * model.output_projection.weight.shape[0]))
+    rows = max(1, _MOST_STEPS // longest)
     found: list[Tensor] = []
     for start in range(0, len(sources), rows):
         src, src_mask = _padded(sources[start : start + rows], device)
