@@ -12,14 +12,14 @@ from starlette.responses import JSONResponse
 
 from zhuyi import __version__
 from zhuyi.errors import InputError
-from zhuyi.serving import health, page_files
+from zhuyi.serving import health, libretranslate, page_files
 from zhuyi.serving.border import Border
 from zhuyi.serving.engine import Engine
 from zhuyi.serving.error_answers import error_answer, refusal_answer
 from zhuyi.serving.refusals import Refusal
 from zhuyi.serving.settings import ServeSettings
 
-ROUTERS = (health.router, page_files.router)
+ROUTERS = (health.router, libretranslate.router, page_files.router)
 
 
 def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:

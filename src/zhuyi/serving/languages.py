@@ -43,6 +43,10 @@ def name_of(code: str) -> str:
     return NAMES.get(canonical(code), code)
 
 
+# Of letters that it has never seen the library says that all languages are equally likely.
+TELLS = 1e-6
+
+
 class Detected(NamedTuple):
     """A language, and how sure it is, from 0 to 100."""
 
@@ -83,12 +87,16 @@ class Detector:
             known = self._identifier
         if known is None:
             return [Detected(self._languages[0], 100.0)]
-        sums, total = dict[str, float](), sum(map(len, texts))
+        sums, total = dict[str, float](), 0
         for text in texts:
-            for language, share in known.rank(text):
-                sums[language] = sums.get(language, 0.0) + share * len(text) / total
-        found = [Detected(language, round(100 * share, 2)) for language, share in sums.items()]
-        return sorted(found, key=lambda each: -each.confidence)
+            shares = dict(known.rank(text))
+            if max(shares.values()) - min(shares.values()) < TELLS:
+                continue
+            total += len(text)
+            for language, share in shares.items():
+                sums[language] = sums.get(language, 0.0) + share * len(text)
+        found = [Detected(language, round(100 * share / total, 2)) for language, share in sums.items()]
+        return sorted((each for each in found if each.confidence > 0), key=lambda each: -each.confidence)
 
     @cached_property
     def _identifier(self) -> Any:
