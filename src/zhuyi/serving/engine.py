@@ -35,6 +35,7 @@ from zhuyi.serving.runs import RunToServe, ServedRun
 from zhuyi.serving.settings import ServeSettings
 from zhuyi.serving.work import Work, kind_of_work, work_for
 from zhuyi.tasks.continuation import Chunk
+from zhuyi.tasks.glossary import Glossary
 
 logger = logging.getLogger("zhuyi.serving")
 
@@ -124,14 +125,23 @@ class Engine:
             self._thread.join(timeout_seconds)
 
     async def translate(
-        self, run: ServedRun, texts: Sequence[str], options: TranslateOptions | None = None
+        self,
+        run: ServedRun,
+        texts: Sequence[str],
+        options: TranslateOptions | None = None,
+        glossaries: Sequence[Glossary | None] = (),
     ) -> list[Translation]:
-        """Translate texts in one batch with those of others; as many come back, in the same order."""
+        """Translate texts in one batch with those of others; as many come back, in the same order.
+
+        Args:   glossaries: of each text, as `Translator.read_glossary` gives them; none at all where empty.
+        """
         options = options or TranslateOptions()
         check_translation(texts, options, self.settings)
         if not texts:
             return []
-        (found,) = await self._all_of(TranslationJob(run, sum(map(len, texts)), texts=texts, options=options))
+        cost = sum(map(len, texts))
+        job = TranslationJob(run, cost, texts=texts, options=options, glossaries=glossaries)
+        (found,) = await self._all_of(job)
         return list(found)
 
     def generate(

@@ -5,9 +5,11 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zhuyi.decoding import Rule
 from zhuyi.decoding.config import Constraint, GenerationConfig
 from zhuyi.predict import Translation
 from zhuyi.serving.runs import ServedRun
+from zhuyi.tasks.glossary import Glossary
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,13 @@ class TranslateOptions:
     beam: int | None = None
     n_best: int = 1
     alpha: float | None = None
+    rule: Rule | None = None
+    seed: int = 1
     task: str | None = None
     prefix: str | None = None
     constraint: Constraint | None = None
     same_length: bool = False
+    placeholders: bool | None = None
 
 
 @dataclass(eq=False)
@@ -49,9 +54,13 @@ END = End()
 
 @dataclass(eq=False)
 class TranslationJob(Job):
-    """Texts to translate; the answer is one list."""
+    """Texts to translate; the answer is one list.
+
+    Args:   glossaries: of each text, or none at all.
+    """
 
     texts: Sequence[str] = ()
+    glossaries: Sequence[Glossary | None] = ()
     options: TranslateOptions = field(default_factory=TranslateOptions)
     found: dict[int, Translation] = field(default_factory=dict)
 

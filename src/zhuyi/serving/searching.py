@@ -54,10 +54,13 @@ class Translating:
             beam=options.beam,
             n_best=options.n_best,
             alpha=options.alpha,
+            rule=options.rule,
+            seed=options.seed,
             task=options.task,
             prefix=options.prefix,
             constraint=options.constraint,
             same_length=options.same_length,
+            placeholders=options.placeholders,
             batch_tokens=self._batch_tokens,
         )
         return search
@@ -66,7 +69,8 @@ class Translating:
         turn = 0
         for place, text in enumerate(job.texts):
             if place not in job.found:
-                turn += search.admit((job, place), self._translator.read(text), turn=turn)
+                glossary = job.glossaries[place] if job.glossaries else None
+                turn += search.admit((job, place), self._translator.read(text), turn=turn, glossary=glossary)
 
     def drop(self, search: TextSearch, job: TranslationJob) -> None:
         search.drop([(job, place) for place in range(len(job.texts))])
