@@ -11,8 +11,8 @@ from zhuyi.errors import InputError
 
 def watch(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of several runs each.")],
-    host: Annotated[str, typer.Option(help="Where to listen; the default lets this machine alone in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any free one.")] = 8001,
+    host: Annotated[str, typer.Option(help="The address to listen on; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8001,
     export: Annotated[
         Path | None, typer.Option(help="Write one HTML file that opens offline, in place of serving.")
     ] = None,
@@ -30,11 +30,11 @@ def watch(
     try:
         from zhuyi.serving.settings import ServeSettings
         from zhuyi.serving.watch_app import serve_watch
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(
-            f'serving a page needs the extra serve ({error}): pip install "zhuyi[serve]"; --export FILE.html does not'
+            f"serving a page needs the extra `serve` ({error}): pip install 'zhuyi[serve]'; --export FILE does not"
         ) from None
     settings = checked(lambda: ServeSettings(host=host, port=port, open_to_all=True))
     if not settings.is_loopback:
-        say(f"note: whoever reaches {host} can read the runs' curves and samples")
-    serve_watch(watched, settings, say)
+        say(f"warning: anyone who reaches {host} can read the runs' curves and samples")
+    serve_watch(watched, settings)

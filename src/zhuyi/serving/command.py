@@ -2,17 +2,16 @@
 
 import logging
 import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
 
-from zhuyi.errors import InputError
 from zhuyi.serving.app import create_app
 from zhuyi.serving.connections import TimedProtocol
 from zhuyi.serving.engine import Engine
+from zhuyi.serving.listening import address_of, listening_socket
 from zhuyi.serving.runs import RunToServe
 from zhuyi.serving.settings import ServeSettings
 
@@ -64,11 +63,10 @@ def serve(runs: Sequence[RunToServe], settings: ServeSettings, say: Callable[[st
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
-    with _listening(settings) as sockets:
-        host, port = sockets.getsockname()[:2]
+    with listening_socket(settings) as sockets:
         if not settings.is_loopback and settings.api_keys is None:
-            say(f"warning: anyone who reaches {host} may use this server: there are no keys")
-        print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+            say(f"warning: anyone who reaches {settings.host} may use this server: there are no keys")
+        print(address_of(sockets), flush=True)
         if hasattr(
             signal, "SIGTERM"
         ):  # uvicorn raises it once more in the end: a server that has drained is no failure
@@ -76,23 +74,3 @@ def serve(runs: Sequence[RunToServe], settings: ServeSettings, say: Callable[[st
         DrainingServer(config, engine, say).run(sockets=[sockets])
     if engine.failure is not None:
         raise engine.failure
-
-
-def _listening(settings: ServeSettings) -> socket.socket:
-    """A socket that listens at the settings' address."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise InputError(f"host {settings.host}: no address of this machine: {error.strerror or error}") from None
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError as error:
-        listening.close()
-        raise InputError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another --port"
-        ) from None
-    return listening

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import socket
-from collections.abc import Callable
 from threading import Lock
 
 import uvicorn
@@ -13,10 +11,10 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from zhuyi.errors import InputError
 from zhuyi.serving import page_files
 from zhuyi.serving.border import check_host
 from zhuyi.serving.error_answers import refusal_answer
+from zhuyi.serving.listening import address_of, listening_socket
 from zhuyi.serving.refusals import Refusal
 from zhuyi.serving.settings import ServeSettings
 from zhuyi.serving.watched_runs import Watch, template
@@ -67,21 +65,20 @@ def create_watch_app(watch: Watch, settings: ServeSettings) -> FastAPI:
     return app
 
 
-def serve_watch(watch: Watch, settings: ServeSettings, announce: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM.
+def serve_watch(watch: Watch, settings: ServeSettings) -> None:
+    """Serve until Ctrl-C; the address goes to standard output.
 
     Raises: InputError: nothing can listen there.
     """
-    try:
-        kind, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(address[:2], family=kind)
-    except OSError as error:
-        raise InputError(
-            f"cannot listen at {settings.host}, port {settings.port}: {error.strerror}; "
-            "give another --host or --port, such as --port 0 for any free one"
-        ) from None
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    announce(f"Watching at http://{host}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
-    config = uvicorn.Config(create_watch_app(watch, settings), log_level="warning", timeout_graceful_shutdown=1)
-    with listening, contextlib.suppress(KeyboardInterrupt):
+    config = uvicorn.Config(
+        create_watch_app(watch, settings),
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    with listening_socket(settings) as listening, contextlib.suppress(KeyboardInterrupt):
+        print(address_of(listening), flush=True)
         uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,35 @@
+"""Where a server listens."""
+
+import socket
+
+from zhuyi.errors import InputError
+from zhuyi.serving.settings import ServeSettings
+
+
+def listening_socket(settings: ServeSettings) -> socket.socket:
+    """A socket that is bound to the settings' address.
+
+    Raises: InputError: nothing can listen there.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InputError(f"host {settings.host}: no address of this machine: {error.strerror or error}") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        raise InputError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another --port"
+        ) from None
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """What a browser is to open."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
