@@ -177,6 +177,20 @@ class RunFolder:
             os.rename(folder, doomed)
             shutil.rmtree(doomed)
 
+    def entries(self) -> set[Path] | None:
+        """What the folder holds; None where there is no such folder."""
+        return set(self.path.iterdir()) if self.path.exists() else None
+
+    def remove_all_but(self, entries: set[Path] | None) -> None:
+        """Go back to what `entries` gave before: what cannot begin is not to stand in the way of the next try."""
+        for entry in (self.entries() or set()) - (entries or set()):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        if entries is None and self.path.exists():
+            self.path.rmdir()
+
     def _clear_leftovers(self) -> None:
         """Remove what a killed writing or removal of a checkpoint has left."""
         for leftover in self.checkpoints_path.glob("unfinished-*"):

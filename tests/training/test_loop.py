@@ -757,3 +757,20 @@ def test_the_config_that_was_used_reads_back_as_json(tmp_path: Path, pairs_file:
     config: RunConfig = folder.read_config()
     assert values["train"]["max_steps"] == 1 and values == json.loads(config.as_json())
     assert isinstance(SilentLog(folder), loop.RunLog)
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_what_cannot_begin_leaves_no_trace(was_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, folder = write_pairs(tmp_path / "pairs.tsv", number_pairs(60)), tmp_path / "run"
+    if was_there:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine", encoding="utf-8")
+
+    def refuse(self: Any) -> None:
+        assert (folder / "cache").exists()
+        raise InputError("the largest batch does not fit")
+
+    monkeypatch.setattr(loop._Training, "try_largest_batch", refuse)
+    with pytest.raises(InputError, match="does not fit"):
+        train_tiny(tiny_config(pairs), folder)
+    assert [path.name for path in tmp_path.rglob("*")] == ["pairs.tsv", *(["run", "notes.txt"] if was_there else [])]

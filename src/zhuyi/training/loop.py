@@ -76,6 +76,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: Ru
     Raises: InputError: the folder holds a run and `resume` is not set, or the data or config is unusable.
     """
     is_new = not folder.config_path.exists()
+    there = folder.entries()
     processes = Processes()
     log = log or RunLog(folder, quiet=not processes.is_first)
     try:
@@ -83,8 +84,8 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: Ru
             training = _Training(config, folder, resume, processes, log)
             training.try_largest_batch()
         except Exception:
-            if is_new:  # what cannot begin leaves no run behind that would stand in the way of the next try
-                folder.config_path.unlink(missing_ok=True)
+            if is_new and processes.is_first:
+                folder.remove_all_but(there)
             raise
         return training.run()
     finally:
