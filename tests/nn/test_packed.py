@@ -6,10 +6,11 @@ import ctypes
 import pytest
 import torch
 from tests.conftest import TINY
-from torch import Tensor
+from torch import Tensor, nn
 
+from zhuyi.machine import has_bfloat16_instructions
 from zhuyi.models.transformer import Transformer
-from zhuyi.nn import kernels
+from zhuyi.nn import attention, kernels
 from zhuyi.nn.packed import Bfloat16Linear, Int8Linear, pack, quantize_rows
 
 
@@ -115,3 +116,17 @@ def test_pointers_stay_valid() -> None:
     del weight
     _ = [torch.randn(64, 64) for _ in range(100)]
     assert torch.equal(linear(x), expected)
+
+
+@pytest.mark.parametrize("length", [attention.WIDE_MAX_LENGTH, attention.WIDE_MAX_LENGTH + 1])
+def test_long_attention_beside_int8_is_in_bfloat16(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    torch.manual_seed(0)
+    module, x = pack(nn.Sequential(attention.SelfAttention(32, 2, 16)), "int8")[0], torch.randn(2, length, 32)
+    found, alone = module(x), module(x[1:])
+    monkeypatch.setattr(attention, "WIDE_MAX_LENGTH", 10**9)
+    expected = module(x)
+    is_wide = length > 512 and has_bfloat16_instructions()
+    assert torch.equal(found, expected) is not is_wide
+    assert found.dtype == torch.float32
+    assert float((found - expected).norm() / expected.norm()) < 0.01
+    torch.testing.assert_close(alone, found[1:], rtol=1e-5, atol=1e-6)  # whatever else is in the batch

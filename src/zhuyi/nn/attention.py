@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhuyi.machine import has_bfloat16_instructions
 from zhuyi.nn import kernels
 from zhuyi.nn.dropout import dropout as drop
 from zhuyi.nn.kernels.program import Recorded
@@ -13,6 +14,7 @@ from zhuyi.nn.kernels.training import Softmax
 from zhuyi.nn.linear import Linear
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import additive, causal_bias, causal_mask
+from zhuyi.nn.packed import is_int8
 
 # On a CPU the fused kernel's backward pass costs several times the plain formula's while the (T, S) logits of
 # a head still fit its caches; beyond this many logits a head it wins, and it never holds the T x S matrix.
@@ -20,6 +22,9 @@ from zhuyi.nn.masks import additive, causal_bias, causal_mask
 PLAIN_PATH_MAX_LOGITS = 128 * 128
 # The compiled kernel takes one query at a time: for sentences, not for long texts.
 KERNEL_MAX_LENGTH = 128
+# Beside int8 products, attention in float32 over more would take most of the time: it is done in bfloat16, which rounds
+# no more than int8 does.
+WIDE_MAX_LENGTH = 512
 
 
 def attend(
@@ -192,6 +197,8 @@ class SelfAttention(nn.Module):
             return self.w_o(qkv.attend_each_other(self.num_heads))
         if for_kernel and (heads := self._attend_by_kernel(qkv, mask)) is not None:
             return self.w_o(heads)
+        if maps is None and qkv.shape[1] > WIDE_MAX_LENGTH and is_int8(self.w_qkv) and has_bfloat16_instructions():
+            qkv = qkv.bfloat16()
         q, k, v = (split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=-1))  # each (B, H, T, d)
         return _multi_head(self, q, k, v, mask, position_bias, causal, maps, name)
 
@@ -277,4 +284,4 @@ def _multi_head(
     )
     if maps is not None and weights is not None:
         maps.add(name, weights)
-    return module.w_o(merge_heads(heads))  # (B, T, D)
+    return module.w_o(merge_heads(heads.float() if is_int8(module.w_o) else heads))  # (B, T, D)

@@ -60,6 +60,11 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y.add_(self.bias)
 
 
+def is_int8(module: nn.Module) -> bool:
+    """Whether an affine map's weights are packed in int8; what it takes is float32 then."""
+    return isinstance(module, Int8Linear)
+
+
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows as signed bytes, and each row's largest number, which stands for 127.
 
