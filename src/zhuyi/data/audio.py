@@ -1,5 +1,6 @@
 """Sound: files of any kind to 16,000 samples a second in one channel, and those to log-mel spectrograms."""
 
+import math
 import struct
 from collections.abc import Iterator
 from functools import cache
@@ -26,13 +27,14 @@ BLOCK_FRAMES = 1 << 20
 LEAST_UNKNOWN_SIZE = 0x7FFFF000
 
 
-def read_audio(path: str | Path, content: bytes | None = None) -> np.ndarray:
+def read_audio(path: str | Path, content: bytes | None = None, *, max_seconds: float | None = None) -> np.ndarray:
     """A file's sound, its channels averaged.
 
     Shape:  returns (samples,) float32, mostly within -1 and 1.
     Args:   content: of the file, where it lies inside another; `path` is then what messages call it.
+            max_seconds: of what is longer no more than this is unpacked, whatever its header says.
     Raises: InputError: no such file, no sound that can be read, a header that says something else than what follows,
-            or the extra `audio` is not installed.
+            sound that is too long, or the extra `audio` is not installed.
     """
     soundfile, soxr = _libraries()
     with _opened(path, content) as file:
@@ -40,7 +42,7 @@ def read_audio(path: str | Path, content: bytes | None = None) -> np.ndarray:
             with soundfile.SoundFile(_checked_size(file, path)) as sound:
                 _check_header(sound, path)
                 rate, expected = sound.samplerate, sound.frames
-                blocks = [block.mean(axis=1) for block in _blocks(sound)]
+                blocks = list(_blocks(sound, path, max_seconds))
         except soundfile.LibsndfileError as error:
             raise InputError(
                 f"{path}: not sound that can be read ({str(error.error_string).strip()}); give a file in "
@@ -95,9 +97,15 @@ def _check_header(sound: Any, path: str | Path) -> None:
         )
 
 
-def _blocks(sound: Any) -> Iterator[np.ndarray]:
-    while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        yield block
+def _blocks(sound: Any, path: str | Path, max_seconds: float | None) -> Iterator[np.ndarray]:
+    """The sound in pieces, its channels averaged. Shape: each (frames,)."""
+    left = math.inf if max_seconds is None else max_seconds * sound.samplerate
+    frames = max(1, BLOCK_FRAMES // sound.channels)
+    while len(block := sound.read(frames, dtype="float32", always_2d=True)):
+        left -= len(block)
+        if left < 0:
+            raise InputError(f"{path}: longer than the {max_seconds:g} s that are taken; cut it into parts")
+        yield block.mean(axis=1)
 
 
 def _checked_size(file: BinaryIO, path: str | Path) -> BinaryIO:

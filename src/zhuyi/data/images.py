@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -214,9 +214,12 @@ def pillow() -> Any:
     return Image
 
 
-def open_picture(source: "str | np.ndarray | Image", name: str) -> "Image":
+def open_picture(
+    source: "str | BinaryIO | np.ndarray | Image", name: str, *, most_pixels: int | None = None
+) -> "Image":
     """A picture as it is to be seen, in grey (mode L) or in colours (RGB), what is transparent over white.
 
+    Args:   most_pixels: what has more is refused before it is unpacked.
     Raises: BadPicture: there is no such file, or it is no picture, is damaged, or is of a size that cannot be.
     """
     library = pillow()
@@ -225,10 +228,10 @@ def open_picture(source: "str | np.ndarray | Image", name: str) -> "Image":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd but readable notes in files
-            if not isinstance(source, str):
-                return _upright(source, name)
+            if isinstance(source, library.Image):
+                return _upright(source, name, most_pixels)
             with library.open(source, formats=FORMATS) as image:
-                return _upright(image, name)
+                return _upright(image, name, most_pixels)
     except library.UnidentifiedImageError:
         raise BadPicture(name, NO_PICTURE, f"none of {', '.join(FORMATS)}") from None
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -282,20 +285,20 @@ def to_pixels(image: "Image", shape: Shape) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
+def _check_size(size: tuple[int, int], name: str, most_pixels: int | None = None) -> None:
     width, height = size
     if min(size) < LEAST_SIDE:
         raise BadPicture(name, TOO_SMALL, f"{width} x {height} pixels; at least {LEAST_SIDE} x {LEAST_SIDE} are wanted")
-    if width * height > MOST_PIXELS:
-        raise BadPicture(name, TOO_LARGE, f"{width} x {height} pixels; at most {MOST_PIXELS:,} are read")
+    if width * height > (most := most_pixels or MOST_PIXELS):
+        raise BadPicture(name, TOO_LARGE, f"{width} x {height} pixels; at most {most:,} are read")
 
 
-def _upright(image: "Image", name: str) -> "Image":
+def _upright(image: "Image", name: str, most_pixels: int | None) -> "Image":
     """In grey or colours, turned as the camera noted."""
     from PIL import ImageOps
 
     library = pillow()
-    _check_size(image.size, name)
+    _check_size(image.size, name, most_pixels)
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
