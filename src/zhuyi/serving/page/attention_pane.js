@@ -8,8 +8,7 @@ import { ask } from "zhuyi/server.js";
 const SETTLED_MS = 350;
 
 /**
- * A pane: `show({run, text, target})` asks and shows, `clear()` empties it. `target` is the text that was written, where
- * the run writes one.
+ * A pane: `show(request)` asks `v1/attention` and shows the maps, `clear()` empties it.
  */
 export function attentionPane() {
   const status = statusLine();

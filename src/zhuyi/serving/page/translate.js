@@ -57,10 +57,16 @@ export function build(runs) {
       show();
     });
     if (!run().can.includes("attention") || !view.wantsAttention() || !translation) view.attention.clear();
-    else view.attention.show(maps(text, textOf(text)));
+    else view.attention.show(maps(text, translation));
   }
 
-  const maps = (text, target) => ({ run: run().id, text, target, ...(view.task() ? { task: view.task() } : {}) });
+  /** How the run came to its own answer it can tell step by step; any other text is only looked at. */
+  function maps(text, translation) {
+    const isOwn = textOf(text) === translation.text && !view.terms.terms().length;
+    return {
+      run: run().id, text, ...(isOwn ? { steps: true } : { target: textOf(text) }), ...(view.task() ? { task: view.task() } : {}),
+    };
+  }
 
   const later = settled(translate, TYPED_MS);
   const changed = () => {
