@@ -5,15 +5,16 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 20.0  # within which a request's head must have come
-TAKE_SECONDS = 20.0  # within which a client must take some of what it is sent
-
 
 class TimedProtocol(H11Protocol):
-    """HTTP/1.1 as uvicorn speaks it, which by itself waits for a head, and for a reader, as long as they please."""
+    """HTTP/1.1 as uvicorn speaks it, which by itself waits for a head, and for a reader, as long as they please.
+
+    Both have the `read_seconds` of the application's settings.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._seconds: float = self.config.app.state.settings.read_seconds  # type: ignore[union-attr]
         self._head_timer: asyncio.TimerHandle | None = None
         self._take_timer: asyncio.TimerHandle | None = None
 
@@ -30,7 +31,7 @@ class TimedProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._take_timer = self.loop.call_later(TAKE_SECONDS, self.transport.abort)
+        self._take_timer = self.loop.call_later(self._seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -47,7 +48,7 @@ class TimedProtocol(H11Protocol):
     def _await_head(self) -> None:
         """From a head's first byte on; what comes after it gives no more time."""
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+            self._head_timer = self.loop.call_later(self._seconds, self._give_up)
 
     def _give_up(self) -> None:
         self._head_timer = None

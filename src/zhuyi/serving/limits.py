@@ -13,7 +13,7 @@ def check_translation(texts: Sequence[str], options: TranslateOptions, settings:
 
     Raises: InputError
     """
-    _check_texts(len(texts), sum(map(len, texts)), settings)
+    check_texts(len(texts), sum(map(len, texts)), settings)
     for name, value in (("beam", options.beam or 1), ("n_best", options.n_best)):
         if not 1 <= value <= settings.max_beam:
             raise InputError(f"{name} is {value}; it must be from 1 to {settings.max_beam} here")
@@ -32,7 +32,7 @@ def check_generation(
         raise InputError(
             f"{samples} continuations of a prompt were asked for; it must be from 1 to {settings.max_beam}"
         )
-    _check_texts(len(prompts) * samples, sum(map(len, prompts)), settings)
+    check_texts(len(prompts) * samples, sum(map(len, prompts)), settings)
     tokens = len(prompts) * samples * decode.max_new_tokens
     if tokens > settings.max_new_tokens:
         raise InputError(
@@ -41,7 +41,11 @@ def check_generation(
         )
 
 
-def _check_texts(count: int, characters: int, settings: ServeSettings) -> None:
+def check_texts(count: int, characters: int, settings: ServeSettings) -> None:
+    """Refuse texts too many or too long.
+
+    Raises: InputError
+    """
     if count > settings.max_texts:
         raise InputError(f"a request holds {count:,} texts; it may hold {settings.max_texts:,}")
     if characters > settings.max_text_characters:
