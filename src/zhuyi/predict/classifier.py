@@ -50,7 +50,7 @@ class Classifier(EncoderRun):
         Args:   seconds: of pairs, the second texts.
         Raises: InputError: the run was trained on pairs, and there are none.
         """
-        if seconds is None and self._of_pairs:
+        if seconds is None and self.of_pairs:
             raise InputError("this run labels pairs of texts: give the second ones too, classify(texts, seconds)")
         rows = self._encoder.rows(texts, seconds)
         if not rows:
@@ -68,7 +68,7 @@ class Classifier(EncoderRun):
 
     def classify_lines(self, lines: Sequence[str]) -> list[Classification]:
         """As `classify`, of a text a line; where the run was trained on pairs, of TEXT<TAB>SECOND."""
-        if not self._of_pairs:
+        if not self.of_pairs:
             return self.classify(lines)
         pairs = [line.partition("\t") for line in lines]
         found = self.classify([text for text, _, _ in pairs], [second for _, _, second in pairs])
@@ -85,8 +85,9 @@ class Classifier(EncoderRun):
     def _row(self, text: str) -> EncoderRow:
         """One text as the model reads it; where the run was trained on pairs, TEXT<TAB>SECOND."""
         first, _, second = text.partition("\t")
-        return self._encoder.rows([first], [second])[0] if self._of_pairs else super()._row(text)
+        return self._encoder.rows([first], [second])[0] if self.of_pairs else super()._row(text)
 
     @property
-    def _of_pairs(self) -> bool:
+    def of_pairs(self) -> bool:
+        """Whether the run labels pairs of texts."""
         return len(self.config.data.columns) == 3  # those of the label and both texts

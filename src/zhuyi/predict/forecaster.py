@@ -39,6 +39,10 @@ class Forecast:
         """Of each step to come."""
         return [show(self.begin + self.step_minutes * step) for step in range(len(self.values))]
 
+    def history_times(self) -> list[str]:
+        """Of each step of the history."""
+        return [show(self.begin - self.step_minutes * step) for step in range(len(self.history), 0, -1)]
+
     def as_csv(self) -> str:
         """A table of the form that is read: a column of times, and one of each sensor."""
         text = io.StringIO()

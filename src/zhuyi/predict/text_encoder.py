@@ -104,6 +104,15 @@ class EncoderRun:
         """
         return cls(TextEncoder.from_folder(model, config, folder), config, precision)
 
+    @property
+    def max_len(self) -> int:
+        """Tokens that are read of a text, signs included."""
+        return self._encoder.max_len
+
+    def rows(self, texts: Sequence[str]) -> list[EncoderRow]:
+        """The texts as the model reads them."""
+        return self._encoder.rows(texts)
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Each text as a vector of length 1. Shape: returns (texts, D) float32."""
         return self._encoder.embed(texts)

@@ -12,14 +12,34 @@ from starlette.responses import JSONResponse
 
 from zhuyi import __version__
 from zhuyi.errors import InputError
-from zhuyi.serving import health, libretranslate, page_files
+from zhuyi.serving import (
+    docs_page,
+    health,
+    libretranslate,
+    openai_routes,
+    openai_writing,
+    own_routes,
+    page_files,
+    seeing_routes,
+)
 from zhuyi.serving.border import Border
 from zhuyi.serving.engine import Engine
 from zhuyi.serving.error_answers import error_answer, refusal_answer
 from zhuyi.serving.refusals import Refusal
+from zhuyi.serving.request_bodies import plain
 from zhuyi.serving.settings import ServeSettings
 
-ROUTERS = (health.router, libretranslate.router, page_files.router)
+LONGEST_MESSAGE = 400
+ROUTERS = (
+    health.router,
+    libretranslate.router,
+    openai_writing.router,
+    openai_routes.router,
+    own_routes.router,
+    seeing_routes.router,
+    page_files.router,
+    docs_page.router,
+)
 
 
 def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
@@ -67,9 +87,10 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     """The first thing that is wrong; what the client sent is not sent back."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][1:])
-    message = f"{where}: {first['msg']}" if where else str(first["msg"])
-    return error_answer(request.url.path, 422, message, "invalid_request", where or None)
+    path = [str(part) for part in first["loc"][1:]]
+    what = {"extra_forbidden": "is no option here", "missing": "is missing"}.get(first["type"], str(first["msg"]))
+    message = plain(": ".join(filter(None, (".".join(path), what.removeprefix("Value error, ")))), most=LONGEST_MESSAGE)
+    return error_answer(request.url.path, 400, message, "invalid_request", plain(path[0]) if path else None)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
