@@ -44,6 +44,8 @@ say(tasks, "tasks", "label");
 say(document.querySelector(".skip"), "skip");
 document.getElementById("switches").append(headerButton(languageButton), headerButton(themeButton));
 
+document.getElementById("foot").append(make("a", { href: "docs", text: "for-programs" }));
+
 function headerButton(fit) {
   const made = make("button", { type: "button" });
   fit(made);

@@ -160,20 +160,40 @@ function makeView(runs) {
     onchange: (work) => { changed = work; },
     onswap: (work) => { swapped = work; },
     caretLine: () => source.value.slice(0, source.selectionStart ?? 0).split("\n").length - 1,
-    showLines: (texts, line, sources) => target.replaceChildren(...texts.map((text, number) => make("p", {
-      class: `${number === line && texts.length > 1 ? "current" : ""}${text === undefined && sources[number].trim() ? " coming" : ""}`,
-    }, text ?? ""))),
-    showBest: (translation, text, number, onchoose) => best.replaceChildren(
-      ...[flagList(translation?.flags), alternativesOf(translation, text, number, onchoose)].filter(Boolean)),
+    showLines: (texts, line, sources) => showLines(target, texts, line, sources),
+    showBest: bestView(best),
+  };
+}
+
+/** The lines as paragraphs; only what has changed is touched, for what is touched is read aloud. */
+function showLines(target, texts, line, sources) {
+  while (target.children.length > texts.length) target.lastChild.remove();
+  texts.forEach((text, number) => {
+    const place = target.children[number] ?? target.appendChild(make("p"));
+    if (place.textContent !== (text ?? "")) place.textContent = text ?? "";
+    place.classList.toggle("current", number === line && texts.length > 1);
+    place.classList.toggle("coming", text === undefined && Boolean(sources[number].trim()));
+  });
+}
+
+/** Shows remarks and other translations, which are built anew for another translation alone: a pressed one keeps the focus. */
+function bestView(best) {
+  let shown = [];
+  return (translation, text, number, onchoose) => {
+    if (translation !== shown[0] || number !== shown[1]) {
+      best.replaceChildren(...[flagList(translation?.flags), alternativesOf(translation, number, onchoose)].filter(Boolean));
+    }
+    shown = [translation, number];
+    for (const each of best.querySelectorAll(".alternative")) each.setAttribute("aria-pressed", String(each.textContent === text));
   };
 }
 
 /** A list of what else it might be; pressing one puts it in the translation's place. */
-function alternativesOf(translation, text, number, onchoose) {
+function alternativesOf(translation, number, onchoose) {
   if (!translation?.alternatives?.length) return null;
   const all = [{ text: translation.text, score: translation.score }, ...translation.alternatives];
   const items = all.map((each) => make("li", {},
-    make("button", { type: "button", class: "alternative", "aria-pressed": String(each.text === text), onclick: () => onchoose(each.text) }, each.text),
+    make("button", { type: "button", class: "alternative", onclick: () => onchoose(each.text) }, each.text),
     make("small", { tip: "score" }, each.score.toFixed(2))));
   return make("section", { label: "alternatives" },
     make("h3", { text: number ? ["alternatives-of", number] : "alternatives" }), make("ol", { class: "alternatives" }, ...items));

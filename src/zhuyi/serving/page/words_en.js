@@ -5,6 +5,7 @@ export const english = {
   tasks: "What can be done",
   beginning: "Asking the server what is loaded …",
   "nothing-loaded": "The server has loaded no run that this page could use.",
+  "for-programs": "For programs: what this server can be asked over HTTP",
   "try-again": "Try again",
 
   "task-translate": "Translate", "title-translate": "Translate",

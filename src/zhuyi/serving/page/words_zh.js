@@ -5,6 +5,7 @@ export const chinese = {
   tasks: "可以做什么",
   beginning: "正在询问服务器载入了哪些模型……",
   "nothing-loaded": "服务器没有载入本页可用的模型。",
+  "for-programs": "供程序使用：此服务器的 HTTP 接口",
   "try-again": "重试",
 
   "task-translate": "翻译", "title-translate": "翻译",
