@@ -24,7 +24,7 @@ from zhuyi.predict import Forecaster
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.forecasting import ForecastingTask, SensorDataConfig, WindowBatch, Windows, split_tables
 from zhuyi.training import automatic, start
-from zhuyi.visualize import draw
+from zhuyi.visualize import View, draw
 
 SENSORS, ROWS, STEP = 7, 300, 20
 BEGIN = datetime(2024, 1, 4, 22, 0)
@@ -240,9 +240,9 @@ def test_tables_without_times_are_used_by_their_beginning(
         evaluate_run(forecaster, Wanted(files=[str(bare)]))
     with pytest.raises(InputError, match="--start is for a table given by --test FILE"):
         evaluate_run(forecaster, Wanted(start=f"{BEGIN}"))
-    draw(forecaster, str(bare), tmp_path / "map.png", start=f"{BEGIN}")
-    with pytest.raises(InputError, match="give a table of recent measurements, and no option of texts"):
-        draw(forecaster, str(bare), tmp_path / "map.png", place="cross", start=f"{BEGIN}")
+    draw(forecaster, str(bare), tmp_path / "map.png", View(start=f"{BEGIN}"))
+    with pytest.raises(InputError, match="--place does not apply to a run of forecasting"):
+        draw(forecaster, str(bare), tmp_path / "map.png", View(place="cross", start=f"{BEGIN}"))
     assert (tmp_path / "map.png").stat().st_size > 5_000
 
 

@@ -27,7 +27,7 @@ from zhuyi.tasks.image_classification import (
     prepare_pictures,
 )
 from zhuyi.training import start
-from zhuyi.visualize import draw
+from zhuyi.visualize import View, draw
 
 COLOURS = {"blue": (40, 60, 200), "red": (200, 50, 30)}
 
@@ -342,19 +342,19 @@ def test_a_run_learns_other_labels(run: Path, photos: Path, tmp_path: Path) -> N
 def test_a_picture_of_what_was_looked_at(classifier: PictureClassifier, photos: Path, tmp_path: Path) -> None:
     picture = str(photos / "red" / "0.png")
     for i, options in enumerate(({}, {"head": 2}, {"layer": 1}, {"rollout": True})):
-        draw(classifier, picture, tmp_path / f"{i}.png", **options)
+        draw(classifier, picture, tmp_path / f"{i}.png", View(**options))
     assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(4)}) == 4
     for wrong, message in (
         ({"layer": 3}, "there is no layer 3; the model has 2"),
         ({"head": 0}, "there is no head 0"),
         ({"rollout": True, "head": 1}, "leave --layer and --head out"),
-        ({"target": "x"}, "no option of texts"),
-        ({"place": "nonsense"}, "no option of texts"),
+        ({"target": "x"}, "--target does not apply to a run of image-classification; leave it out"),
+        ({"place": "nonsense", "sensor": "3"}, "--place, --sensor do not apply"),
     ):
         with pytest.raises(InputError, match=message):
-            draw(classifier, picture, tmp_path / "x.png", **wrong)
-    with pytest.raises(InputError, match=r"ends in \.html"):
-        draw(classifier, picture, tmp_path / "x.html")
+            draw(classifier, picture, tmp_path / "x.png", View(**wrong))
+    with pytest.raises(InputError, match=r"ends in \.svg"):
+        draw(classifier, picture, tmp_path / "x.svg")
 
 
 def test_the_commands(run: Path, photos: Path, tmp_path: Path) -> None:

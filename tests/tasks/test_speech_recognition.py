@@ -179,7 +179,7 @@ def test_files_are_written_and_bad_ones_named(trained: tuple[Path, RunFolder]) -
 
 def test_maps_are_of_words_by_sound(trained: tuple[Path, RunFolder], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra plot")
-    from zhuyi.visualize import draw
+    from zhuyi.visualize import View, draw
 
     base, folder = trained
     run = zhuyi.load(folder.path)
@@ -187,10 +187,10 @@ def test_maps_are_of_words_by_sound(trained: tuple[Path, RunFolder], tmp_path: P
     assert maps.tokens == ("l", "o", "w", "</s>")
     assert maps.maps["decoder.1.cross"].shape == (2, 4, 18)  # 0.35 seconds
     assert maps.maps["encoder.0.self"].shape == (2, 18, 18)
-    draw(run, str(base / "low_0.wav"), tmp_path / "map.png", target="low", layer=1)
+    draw(run, str(base / "low_0.wav"), tmp_path / "map.png", View(target="low", layer=1))
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(InputError, match="no layer 3"):
-        draw(run, str(base / "low_0.wav"), tmp_path / "map.png", target="low", layer=3)
+        draw(run, str(base / "low_0.wav"), tmp_path / "map.png", View(target="low", layer=3))
     with pytest.raises(InputError, match="nothing to listen to"):
         run.attention(np.zeros(16000, np.float32))
 

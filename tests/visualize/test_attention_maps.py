@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from zhuyi.errors import InputError
 from zhuyi.predict import TextMaps
 from zhuyi.visualize import figures
-from zhuyi.visualize.attention_maps import choose_place, draw_maps, places, token_labels
+from zhuyi.visualize.attention_maps import draw_maps, token_labels
 from zhuyi.visualize.fonts import drawable
+from zhuyi.visualize.place_maps import choose_place, places
 
 MakeMaps = Callable[..., TextMaps]
 Read = Callable[[Path], np.ndarray]
@@ -30,12 +31,13 @@ def test_places_have_their_tokens(text_maps: TextMaps) -> None:
 def test_the_tenth_layer_comes_after_the_second(make_maps: MakeMaps) -> None:
     text_maps = make_maps(layers=(12, 1), heads=1)
     shuffled = dict(sorted(text_maps.maps.items()))
-    layers = choose_place(TextMaps(text_maps.source_tokens, text_maps.target_tokens, shuffled), "encoder").layers
+    shuffled_maps = TextMaps(text_maps.source_tokens, text_maps.target_tokens, shuffled)
+    layers = choose_place(places(shuffled_maps), "encoder").layers
     assert [np.array_equal(layer, text_maps.maps[f"encoder.{i}.self"]) for i, layer in enumerate(layers)] == [True] * 12
 
 
 def test_layers_and_heads_count_from_1(text_maps: TextMaps) -> None:
-    encoder = choose_place(text_maps, "encoder")
+    encoder = choose_place(places(text_maps), "encoder")
     first = text_maps.maps["encoder.0.self"].numpy()
     np.testing.assert_array_equal(encoder.layer(1), first)
     np.testing.assert_array_equal(encoder.layer(None), text_maps.maps["encoder.2.self"])

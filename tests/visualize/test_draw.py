@@ -4,21 +4,22 @@ from typing import Any
 import pytest
 import torch
 
-from zhuyi import visualize
 from zhuyi.config import RunConfig, TrainConfig
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from zhuyi.decoding.config import GenerationConfig
 from zhuyi.errors import InputError
 from zhuyi.models.bert import Bert, BertConfig
 from zhuyi.models.gpt import Gpt, GptConfig
+from zhuyi.models.t5 import T5, T5Config
 from zhuyi.models.transformer import Transformer, TransformerConfig
 from zhuyi.predict import Classifier, Generator, Translator, WordFiller
 from zhuyi.predict.text_encoder import TextEncoder
 from zhuyi.tasks import TASKS
+from zhuyi.tasks.mixture import MixtureConfig
 from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_classification import LabelledDataConfig
 from zhuyi.tasks.text_data import TextDataConfig
-from zhuyi.visualize import draw
+from zhuyi.visualize import View, draw, positions
 
 
 @pytest.fixture(scope="module", params=["sinusoidal", "learned"])
@@ -37,8 +38,8 @@ def translator(request: pytest.FixtureRequest) -> Translator:
 
 
 def test_maps_of_a_model(translator: Translator, tmp_path: Path) -> None:
-    draw(translator, "看见了猫", tmp_path / "map.png", target="a cat", place="encoder", layer=2, head=1)
-    draw(translator, "看见了猫", tmp_path / "map.html", target="a cat", layer=3)
+    draw(translator, "看见了猫", tmp_path / "map.png", View(target="a cat", place="encoder", layer=2, head=1))
+    draw(translator, "看见了猫", tmp_path / "map.html", View(target="a cat", layer=3))
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "map.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
@@ -48,8 +49,8 @@ def test_positions_of_a_model(
     place: str, side: str, translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(visualize, "draw_positions", lambda table, path, title: drawn.append((table, path, title)))
-    draw(translator, None, tmp_path / "positions.png", place=place, positions=True)
+    monkeypatch.setattr(positions, "draw_positions", lambda table, path, title: drawn.append((table, path, title)))
+    draw(translator, None, tmp_path / "positions.png", View(place=place, positions=True))
     ((table, path, title),) = drawn
     assert path == tmp_path / "positions.png"
     assert torch.equal(table, getattr(translator.model, f"{side}_positions").table)
@@ -93,12 +94,12 @@ def test_a_language_model_looks_back_at_what_it_has_read(
     assert changed.tolist() == [False, False, False, True]
     assert not maps.maps["decoder.0.self"].triu(1).any()
     assert maps.maps["decoder.0.self"].sum(-1).allclose(torch.ones(()))
-    draw(generator, "看见了猫", tmp_path / "map.png", layer=2, head=1)
-    draw(generator, "看见了猫", tmp_path / "map.html", place="decoder")
+    draw(generator, "看见了猫", tmp_path / "map.png", View(layer=2, head=1))
+    draw(generator, "看见了猫", tmp_path / "map.html", View(place="decoder"))
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     drawn: list[Any] = []
-    monkeypatch.setattr(visualize, "draw_positions", lambda table, path, title: drawn.append((table, title)))
-    draw(generator, None, tmp_path / "positions.png", positions=True)
+    monkeypatch.setattr(positions, "draw_positions", lambda table, path, title: drawn.append((table, title)))
+    draw(generator, None, tmp_path / "positions.png", View(positions=True))
     assert torch.equal(drawn[0][0], generator.model.positions.table) and drawn[0][1] == "Learned positions"
 
 
@@ -125,9 +126,9 @@ def test_what_a_model_of_one_stack_cannot_show(generator: Generator, tokenizer: 
     out = tmp_path / "map.png"
     for run, there in ((generator, "decoder"), (encoder_run(tokenizer), "encoder")):
         with pytest.raises(InputError, match=f"no maps of the place 'cross'; choose from {there}"):
-            draw(run, "猫", out, place="cross")
-        with pytest.raises(InputError, match="--target, --task and --prefix are for runs that write one text for"):
-            draw(run, "猫", out, target="cat")
+            draw(run, "猫", out, View(place="cross"))
+        with pytest.raises(InputError, match="--target does not apply to a run of"):
+            draw(run, "猫", out, View(target="cat"))
         with pytest.raises(InputError, match="the text is empty"):
             draw(run, "", out)
         with pytest.raises(InputError, match="longer than the 9 tokens"):
@@ -138,10 +139,15 @@ def test_what_a_model_of_one_stack_cannot_show(generator: Generator, tokenizer: 
 @pytest.mark.parametrize(
     ("text", "name", "options", "message"),
     [
-        (None, "map.png", {}, "no text"),
+        (None, "map.png", {}, "nothing to look into; give a text, or --positions"),
         ("猫", "map.jpg", {}, r"ends in \.jpg; .* \.png or \.html"),
         ("猫", "map", {}, "ends in nothing"),
         (None, "positions.html", {"positions": True}, r"\.png$"),
+        ("猫", "map.png", {"sensor": "3"}, "--sensor does not apply to a run of translation; leave it out"),
+        ("猫", "map.png", {"sensor": "3", "begin": "x"}, "--sensor, --begin do not apply .* leave them out"),
+        ("猫", "map.png", {"rollout": True, "layer": 1}, "leave --layer and --head out"),
+        ("猫", "map.png", {"rollout": True, "place": "cross"}, "a rollout is of self-attention"),
+        ("猫", "map.png", {"rollout": True, "positions": True}, "choose one of"),
         ("猫", "nowhere/map.png", {}, "no folder"),
         ("猫", "map.html", {"layer": 9}, "no layer 9 in the cross; it has 3"),
         ("猫", "map.png", {"place": "middle"}, "choose from encoder, decoder, cross"),
@@ -151,5 +157,33 @@ def test_errors_say_what_to_do(
     text: str | None, name: str, options: dict[str, Any], message: str, translator: Translator, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        draw(translator, text, tmp_path / name, target="cat", **options)
+        draw(translator, text, tmp_path / name, View(**{"target": "cat", **options}))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("side", "place", "both_ways"), [("source", "", True), ("target", "decoder", False)])
+def test_positions_of_a_t5_are_what_distances_add(
+    side: str, place: str, both_ways: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(positions, "draw_distances", lambda table, path, title: drawn.append((table, title)))
+    model = T5(T5Config(d_model=14, num_heads=2, head_dim=5, d_ff=22, num_buckets=9, max_distance=13, vocab_size=29))
+    run = RunConfig("text-to-text", model.config, MixtureConfig(), TrainConfig(max_steps=1))
+    positions.draw_model_positions(model, run, tmp_path / "positions.png", "target" if place else "source")
+    assert drawn == [
+        (getattr(model, f"{'encoder' if both_ways else 'decoder'}_positions"), f"Relative positions of the {side}")
+    ]
+    monkeypatch.undo()
+    positions.draw_model_positions(model, run, tmp_path / "positions.png", "target" if place else "source")
+    assert (tmp_path / "positions.png").stat().st_size > 5_000
+
+
+def test_a_rollout_is_drawn_where_layers_read_one_another(translator: Translator, tmp_path: Path) -> None:
+    pictures = []
+    for name, view in (("mean", View(target="a cat", place="encoder")), ("all", View(target="a cat", rollout=True))):
+        draw(translator, "看见了猫", tmp_path / f"{name}.png", view)
+        pictures.append((tmp_path / f"{name}.png").read_bytes())
+    assert pictures[0] != pictures[1]
+    draw(translator, "看见了猫", tmp_path / "map.html", View(target="a cat", place="decoder", rollout=True))
+    page = (tmp_path / "map.html").read_text(encoding="utf-8")
+    assert '"first": {"place": "decoder", "layer": -1, "head": -1}' in page

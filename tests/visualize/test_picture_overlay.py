@@ -8,7 +8,9 @@ import torch
 
 from zhuyi.errors import InputError
 from zhuyi.predict import Classification, PictureMaps
-from zhuyi.visualize.picture_overlay import draw_overlay, layers_of, over_patches, rollout
+from zhuyi.visualize.picture_overlay import draw_overlay, over_patches
+from zhuyi.visualize.place_maps import places
+from zhuyi.visualize.rollout import rollout
 
 GRID = (2, 3)
 
@@ -26,7 +28,7 @@ def some_maps(prefix: int, layers: int = 11) -> PictureMaps:
 
 def test_layers_come_in_their_order() -> None:
     maps = some_maps(1)
-    for number, weights in enumerate(layers_of(maps)):
+    for number, weights in enumerate(places(maps)[0].layers):
         np.testing.assert_array_equal(weights, maps.maps[f"encoder.{number}.self"])
 
 
@@ -39,7 +41,7 @@ def test_patches_are_what_the_class_token_looks_at_or_all_look_at() -> None:
 
 def test_rollout_follows_every_way_through_the_layers() -> None:
     """The sum over all ways from a token of the output to one of the input, written out."""
-    layers = [weights[:, :4, :4] for weights in layers_of(some_maps(1, layers=2))]
+    layers = [weights[:, :4, :4] for weights in places(some_maps(1, layers=2))[0].layers]
     layers = [weights / weights.sum(axis=-1, keepdims=True) for weights in layers]
     steps = [(weights.sum(axis=0) / 3 + np.eye(4)) / 2 for weights in layers]
     expected = np.zeros((4, 4))

@@ -1,34 +1,35 @@
 """Attention maps of one text and its answer, and a picture of those of one layer."""
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zhuyi.errors import InputError
-from zhuyi.predict import TextMaps
+from zhuyi.data.tokenizers import SPACE
+from zhuyi.predict import SoundMaps, TextMaps
+from zhuyi.predict.alignment import continues, is_chinese
 from zhuyi.visualize import figures
 from zhuyi.visualize.fonts import drawable
+from zhuyi.visualize.place_maps import choose_place, places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-Place = Literal["encoder", "decoder", "cross"]
-PLACES: tuple[Place, ...] = get_args(Place)
-_NAMES = {"encoder": r"encoder\.(\d+)\.self", "decoder": r"decoder\.(\d+)\.self", "cross": r"decoder\.(\d+)\.cross"}
 _TITLES = {
-    "encoder": ("Encoder self-attention", "a row: where this token of the text looks"),
-    "decoder": ("Decoder self-attention", "a row: where the decoder looks back as it writes this token"),
-    "cross": ("Encoder-decoder attention", "a row: where the decoder looks in the source as it writes this token"),
+    "encoder": "Encoder self-attention",
+    "decoder": "Decoder self-attention",
+    "cross": "Encoder-decoder attention",
+}
+_READINGS = {
+    "encoder": "a row: where this token of the text looks",
+    "decoder": "a row: where the decoder looks back as it writes this token",
+    "cross": "a row: where the decoder looks in the source as it writes this token",
 }
 
-SPACE = "▁"  # with which a tokenizer marks the beginning of a word
 MAX_LABELS = 120
 WIDEST_CELL, NARROWEST_CELL = 0.36, 0.235  # inches; a label of 8 points needs the latter
 SHORTEST_SIDE, LONGEST_HEAD = 2.4, 3.2
@@ -36,100 +37,36 @@ ABOVE_HEAD, BETWEEN_HEADS = 0.3, 0.15
 COLOURS = "Blues"
 
 
-@dataclass(frozen=True, eq=False)
-class PlaceMaps:
-    """The maps of one place, from the first layer to the last, and the tokens they belong to.
-
-    Shape: layers: each (H, T, S), for T rows, the tokens that look, and S columns, those that are looked at.
-    """
-
-    place: Place
-    rows: list[str]
-    columns: list[str]
-    layers: list[np.ndarray]
-
-    def layer(self, number: int | None) -> np.ndarray:
-        """One layer's maps, counted from 1; None is the last.
-
-        Raises: InputError: there is no such layer.
-        """
-        if number is not None and not 1 <= number <= len(self.layers):
-            raise InputError(f"there is no layer {number} in the {self.place}; it has {_from_1_to(len(self.layers))}")
-        return self.layers[-1 if number is None else number - 1]
-
-    def head(self, layer: int | None, number: int | None) -> np.ndarray:
-        """One head's map, counted from 1; None is the mean of all.
-
-        Raises: InputError: there is no such layer or head.
-        """
-        heads = self.layer(layer)
-        if number is not None and not 1 <= number <= len(heads):
-            raise InputError(f"there is no head {number} in the {self.place}; a layer has {_from_1_to(len(heads))}")
-        return heads.mean(axis=0) if number is None else heads[number - 1]
-
-
-def _from_1_to(count: int) -> str:
-    return f"{count}, counted from 1" if count > 1 else "one, number 1"
-
-
-def places(text_maps: TextMaps) -> list[PlaceMaps]:
-    """Sort the maps of a text by place: encoder, decoder, cross, those that are there."""
-    source, target = list(text_maps.source_tokens), list(text_maps.target_tokens)
-    tokens = {"encoder": (source, source), "decoder": (target, list(text_maps.read_tokens)), "cross": (target, source)}
-    found = [PlaceMaps(place, *tokens[place], _layers(text_maps, place)) for place in PLACES]
-    return [maps for maps in found if maps.layers]
-
-
-def _layers(text_maps: TextMaps, place: Place) -> list[np.ndarray]:
-    numbered = {int(match[1]): name for name in text_maps.maps if (match := re.fullmatch(_NAMES[place], name))}
-    return [text_maps.maps[numbered[number]].numpy() for number in sorted(numbered)]
-
-
-def choose_place(text_maps: TextMaps, place: str) -> PlaceMaps:
-    """The maps of one place; where none is named, what the decoder sees of the source, or all that there is.
-
-    Raises: InputError: the text has none there.
-    """
-    there = {maps.place: maps for maps in places(text_maps)}
-    if not there:
-        raise InputError("this model has no attention to show")
-    if not place:
-        return there.get("cross") or next(iter(there.values()))
-    for name, maps in there.items():
-        if name == place:
-            return maps
-    raise InputError(f"there are no maps of the place {place!r}; choose from {', '.join(there)}")
-
-
 def draw_maps(
-    text_maps: TextMaps,
+    maps: TextMaps | SoundMaps,
     path: str | Path,
     *,
     place: str = "",
     layer: int | None = None,
     head: int | None = None,
+    rolled: bool = False,
 ) -> None:
     """Draw one layer's maps into a PNG, a row for each token that looks, a column for each that is looked at.
 
     Args:   place: encoder, decoder or cross; empty: cross, or the only one that there is.
             layer: from 1; None is the last.
             head: from 1; None draws the mean of the heads, and beside it each head.
+            rolled: the rollout of all layers and heads alone, of self-attention.
     Raises: InputError: there is no such place, layer or head, or the extra `plot` is not installed.
     """
-    maps = choose_place(text_maps, place)
-    main, heads = maps.head(layer, head), maps.layer(layer)
-    title, reading = _TITLES[maps.place]
-    of_layer = f"layer {layer or len(maps.layers)} of {len(maps.layers)}"
-    of_head = f"mean of {len(heads)} heads" if head is None and len(heads) > 1 else f"head {head or 1} of {len(heads)}"
+    chosen = choose_place(places(maps), place, rolled=rolled)
+    if rolled:
+        main, heads, what = chosen.rollout(), np.empty(0), f"rollout of {len(chosen.layers)} layers"
+        reading = "a row: which tokens of the input are in this token's state, if attention alone moved them"
+    else:
+        main, heads = chosen.head(layer, head), chosen.layer(layer)
+        of_head = "mean of {} heads" if head is None and len(heads) > 1 else f"head {head or 1} of {{}}"
+        what = f"layer {layer or len(chosen.layers)} of {len(chosen.layers)}, {of_head.format(len(heads))}"
+        heads = heads if head is None and len(heads) > 1 else heads[:0]
+        reading = _READINGS[chosen.place]
     with figures.style():
-        _draw(
-            main,
-            heads if head is None and len(heads) > 1 else heads[:0],
-            token_labels(maps.rows),
-            token_labels(maps.columns),
-            f"{title}, {of_layer}, {of_head}\n{reading}",
-            path,
-        )
+        labels = token_labels(chosen.rows), token_labels(chosen.columns)
+        _draw(main, heads, *labels, f"{_TITLES[chosen.place]}, {what}\n{reading}", path)
 
 
 def token_labels(tokens: Sequence[str]) -> list[str]:
@@ -140,22 +77,13 @@ def token_labels(tokens: Sequence[str]) -> list[str]:
     marked = any(len(token) > 1 and token.startswith(SPACE) for token in tokens)  # single characters are not
     before = ["", *tokens]
     return [
-        ("-" if marked and _continues(token, previous) else "") + _readable(token)
+        ("-" if marked and continues(token, previous) else "") + _readable(token)
         for token, previous in zip(tokens, before, strict=False)
     ]
 
 
-def _continues(token: str, before: str) -> bool:
-    return all(c.isalnum() and not _is_chinese(c) for c in (before[-1:], token[:1]))
-
-
 def _readable(token: str) -> str:
     return "␣" * len(token) if token.strip(SPACE) == "" else drawable(token.replace(SPACE, " ").strip(" "))
-
-
-def _is_chinese(token: str) -> bool:
-    """Whether all of it is written in full-width signs, which stand upright one below the other."""
-    return all("\u2e80" <= c <= "\uffef" for c in token)
 
 
 def _draw(
@@ -201,10 +129,10 @@ def _label(axes: "Axes", rows: list[str], columns: list[str]) -> None:
     every_row, every_column = (math.ceil(len(tokens) / MAX_LABELS) for tokens in (rows, columns))
     axes.set_yticks(range(0, len(rows), every_row), rows[::every_row], fontsize=8)
     axes.xaxis.tick_top()
-    upright = ["\n".join(token) if _is_chinese(token) else token for token in columns]
+    upright = ["\n".join(token) if is_chinese(token) else token for token in columns]
     axes.set_xticks(range(0, len(columns), every_column), upright[::every_column], fontsize=8)
     for text, token in zip(axes.get_xticklabels(), columns[::every_column], strict=True):
-        text.set_rotation(0 if _is_chinese(token) or len(token) == 1 else 90)
+        text.set_rotation(0 if is_chinese(token) or len(token) == 1 else 90)
         text.set_linespacing(1.0)
 
 

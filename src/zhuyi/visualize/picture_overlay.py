@@ -9,6 +9,8 @@ import numpy as np
 from zhuyi.errors import InputError
 from zhuyi.predict import PictureMaps
 from zhuyi.visualize import figures
+from zhuyi.visualize.place_maps import choose_place, places
+from zhuyi.visualize.rollout import rollout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +22,6 @@ COLOURS = "inferno"
 OPACITY = 0.65
 
 
-def layers_of(maps: PictureMaps) -> list[np.ndarray]:
-    """Each layer's maps, the first layer first. Shape: each (H, T, T)."""
-    return [maps.maps[f"encoder.{number}.self"].numpy() for number in range(len(maps.maps))]
-
-
 def over_patches(weights: np.ndarray, maps: PictureMaps) -> np.ndarray:
     """How much what is classified looks at each patch: the class token's row, or, without one, the mean of all rows.
 
@@ -32,18 +29,6 @@ def over_patches(weights: np.ndarray, maps: PictureMaps) -> np.ndarray:
     """
     row = weights[0] if maps.num_prefix_tokens else weights.mean(axis=0)
     return row[maps.num_prefix_tokens :].reshape(maps.grid)
-
-
-def rollout(layers: list[np.ndarray]) -> np.ndarray:
-    """How much of each token of the input is in each token of the output, if attention alone moved it.
-
-    Shape:  layers: each (H, T, T); returns (T, T), whose rows sum to 1.
-    Source: Abnar and Zuidema 2020, section 3: half of each state is what went past the attention.
-    """
-    total = np.eye(layers[0].shape[-1])
-    for weights in layers:
-        total = (0.5 * weights.mean(axis=0) + 0.5 * np.eye(len(total))) @ total
-    return total
 
 
 def draw_overlay(
@@ -56,9 +41,7 @@ def draw_overlay(
             rolled: the rollout alone, which is of all layers and heads.
     Raises: InputError: there is no such layer or head, or the extra `plot` is not installed.
     """
-    layers = layers_of(maps)
-    if rolled and not (layer is None and head is None):
-        raise InputError("--rollout is of all layers and heads; leave --layer and --head out")
+    layers = choose_place(places(maps)).layers
     number = _checked("layer", layer, len(layers))
     heads = layers[number - 1]
     of_layer = f"layer {number} of {len(layers)}"

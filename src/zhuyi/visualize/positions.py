@@ -1,17 +1,69 @@
 """Positional encodings as a picture: what is added to the token at each place."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from zhuyi.config import RunConfig
+from zhuyi.errors import InputError
+from zhuyi.models.t5 import RelativePositions
 from zhuyi.visualize import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CURVES = 5
+SHOWN_POSITIONS = 128
+SHOWN_DISTANCE = 64
+
+
+def draw_model_positions(model: Any, config: RunConfig, path: str | Path, side: str) -> None:
+    """Draw a model's positions: a table that is added to the tokens, or what distances add to attention's logits.
+
+    Args:   side: `source`, what an encoder reads, or `target`; of a model with one stack they are the same.
+    Raises: InputError: it has none, or the extra `plot` is not installed.
+    """
+    if hasattr(model, "positions"):  # of one stack
+        draw_positions(model.positions.table[:SHOWN_POSITIONS], path, title="Learned positions")
+        return
+    names = ("source_positions", "encoder_positions") if side == "source" else ("target_positions", "decoder_positions")
+    found = next((getattr(model, name) for name in names if hasattr(model, name)), None)
+    if found is None:
+        raise InputError(f"the model {config.model.name} has no positions to draw")
+    if isinstance(found, RelativePositions):
+        draw_distances(found, path, title=f"Relative positions of the {side}")
+        return
+    is_learned = getattr(found, "table", found) in set(model.parameters())
+    title = f"Learned positions of the {side}" if is_learned else "Sinusoidal positions"
+    draw_positions(getattr(found, "table", found)[:SHOWN_POSITIONS], path, title=title)
+
+
+def draw_distances(positions: RelativePositions, path: str | Path, *, title: str) -> None:
+    """Draw what the distance from a token that looks to one that is looked at adds to the logits, head by head.
+
+    Raises: InputError: the extra `plot` is not installed.
+    """
+    device = positions.table.device
+    offsets = torch.arange(-SHOWN_DISTANCE, SHOWN_DISTANCE + 1 if positions.ahead else 1, device=device)
+    added = positions(offsets[None])[:, 0].detach().float().cpu().numpy()  # (H, offsets)
+    with figures.style():
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.5, 5), layout="constrained")
+        axes = figure.add_subplot()
+        for head, shade in enumerate(np.linspace(0.05, 0.9, len(added))):
+            axes.plot(offsets.cpu(), added[head], color=colormaps["viridis"](shade), label=f"head {head + 1}")
+        axes.set_title(title, loc="left")
+        axes.set(xlabel="distance in tokens: before (negative) and behind", ylabel="added to the logit")
+        axes.grid(color="#e8eaee", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.01)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+        figures.save(figure, path)
 
 
 def draw_positions(table: Tensor, path: str | Path, *, title: str) -> None:

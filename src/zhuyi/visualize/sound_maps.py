@@ -1,6 +1,5 @@
 """Where a model listens as it writes each word: the sound's frames against the words, below its wave."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,8 @@ import numpy as np
 from zhuyi.data.audio import SAMPLE_RATE_HZ
 from zhuyi.predict import SoundMaps
 from zhuyi.visualize import figures
-from zhuyi.visualize.attention_maps import COLOURS, PlaceMaps, token_labels
+from zhuyi.visualize.attention_maps import COLOURS, token_labels
+from zhuyi.visualize.place_maps import choose_place, places
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,12 +22,6 @@ HEADS_A_ROW = 4
 WAVE_POINTS = 2000
 
 
-def cross_maps(maps: SoundMaps) -> PlaceMaps:
-    """Each layer's maps from words to sound, the first layer first."""
-    found = {int(match[1]): name for name in maps.maps if (match := re.fullmatch(r"decoder\.(\d+)\.cross", name))}
-    return PlaceMaps("cross", list(maps.tokens), [], [maps.maps[found[number]].numpy() for number in sorted(found)])
-
-
 def draw_sound_maps(maps: SoundMaps, path: str | Path, *, layer: int | None = None, head: int | None = None) -> None:
     """Draw one layer's maps into a PNG: the wave, below it a row for each word, and each head by itself.
 
@@ -35,7 +29,7 @@ def draw_sound_maps(maps: SoundMaps, path: str | Path, *, layer: int | None = No
             head: from 1; None draws the mean of the heads, and below it each head.
     Raises: InputError: there is no such layer or head, or the extra `plot` is not installed.
     """
-    cross = cross_maps(maps)
+    cross = choose_place(places(maps), "cross")
     main, heads = cross.head(layer, head), cross.layer(layer)
     of_head = f"mean of {len(heads)} heads" if head is None and len(heads) > 1 else f"head {head or 1} of {len(heads)}"
     title = (

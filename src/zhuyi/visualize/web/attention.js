@@ -1,10 +1,12 @@
 // The attention explorer: the texts, where each of their words looks, and the maps of encoder, decoder and cross.
 import { t } from "zhuyi/attention_texts.js";
 import { columnOf, percent, rowOf, unpackWeights } from "zhuyi/attention_weights.js";
+import { decodingPlayer } from "zhuyi/decoding_player.js";
 import { onChange, theme } from "zhuyi/language.js";
 import { mapPanel } from "zhuyi/map_panel.js";
+import { pictureStrip, soundStrip } from "zhuyi/media_strips.js";
 import { radioChoice } from "zhuyi/radio_choice.js";
-import { readable, tokenStrip } from "zhuyi/token_strip.js";
+import { tokenStrip } from "zhuyi/token_strip.js";
 
 const MOST_TOLD = 5;
 
@@ -59,12 +61,10 @@ export function attentionExplorer(container, data, options = {}) {
 function explorerView(root, data, weights) {
   const places = [...weights.places.values()];
   const has = (name) => weights.places.has(name);
-  // Of the target the decoder reads a sign first: it stands before what is written, so that all columns have a chip.
-  const shift = has("decoder") ? 1 : 0;
-  const sides = {
-    source: data.source.length ? data.source : null,
-    target: data.target.length ? [...data.read.slice(0, shift), ...data.target] : null,
-  };
+  // What the decoder reads first (a sign, or several) stands before what it writes, so that all columns have a chip.
+  const shift = has("decoder") ? data.read.length - data.target.length + 1 : 0;
+  const medium = data.sound ? "sound" : data.picture ? "picture" : "";
+  const suffix = medium ? `-${medium}` : "";
   const chosen = Object.fromEntries(places.map(({ place, layers, heads }) => [place, {
     layer: layers - 1, head: heads > 1 ? -1 : 0,
   }]));
@@ -73,18 +73,30 @@ function explorerView(root, data, weights) {
   let shownPlace = first.place;
   let direction = "forward";
   let pointed = null;  // {place, row, column} in a map's terms, or {side, index}
-  let kept = null;
+  let kept = data.picture?.prefix ? { side: "source", index: 0 } : null;  // what the class token looks at
   let frame = 0;
+  let writing = null;  // the number of the token that the player is at
 
   const text = made(root, "section", "card");
   const strips = {};
-  for (const [side, tokens] of Object.entries(sides)) if (tokens) strips[side] = makeStrip(side, tokens);
+  if (medium || data.source.length) strips.source = makeStrip("source", (on) => {
+    if (data.sound) return soundStrip(data.sound, weights.places.get("cross").columns, on);
+    return data.picture ? pictureStrip(data.picture, on) : tokenStrip(data.source, on);
+  });
+  if (data.target.length) strips.target = makeStrip("target", (on) => tokenStrip([...data.read.slice(0, shift), ...data.target], on));
   const told = made(text, "div", "told");
   told.setAttribute("aria-live", "polite");
   const bar = made(text, "form", "choices");
   const directionChoice = radioChoice((value) => { direction = value; mark(); });
   if (has("encoder") || has("decoder")) bar.append(directionChoice.element);
   const hint = made(text, "p", "hint");
+  const player = data.likely?.length || data.beam?.length ? decodingPlayer(data, (step) => {
+    writing = step;
+    pointed = null;
+    kept = step === null || step >= data.target.length ? null : { side: "target", index: step + shift };
+    mark();
+  }) : null;
+  if (player) root.append(player.element);
   const placeBar = made(root, "form", "choices places");
   const placeChoice = radioChoice((value) => { shownPlace = value; showPlace(); });
   if (places.length > 1) placeBar.append(placeChoice.element);
@@ -93,32 +105,36 @@ function explorerView(root, data, weights) {
   tip.hidden = true;
   const panels = Object.fromEntries(places.map((place) => [place.place, makePanel(place)]));
 
-  function makeStrip(side, tokens) {
+  function makeStrip(side, make) {
     const box = made(text, "div", "strip");
     box.dataset.side = side;
     const heading = made(box, "h3");
-    const strip = tokenStrip(side, {
+    const strip = make({
       point: (index) => point(index === null ? null : { side, index }),
       keep: (index) => keep({ side, index }),
-      leave: (step, index) => Object.values(strips).find((other) => other !== strip)?.focus(index),
+      leave: (step, index) => Object.entries(strips).find(([other]) => other !== side)?.[1].focus(index),
     });
     box.append(strip.element);
-    strip.show(tokens);
     return { ...strip, heading };
   }
 
   function makePanel(place) {
     const name = place.place;
-    const rows = name === "encoder" ? data.source : data.target;
-    const columns = name === "decoder" ? data.read : data.source;
+    const named = (tokens) => (tokens.length ? tokens : null);
+    const rows = named(name === "encoder" ? data.source : data.target);
+    const columns = named(name === "decoder" ? data.read : data.source);
     const inMap = (cell) => cell && { place: name, ...cell };
-    const panel = mapPanel({ place, title: name, weights, chosen: chosen[name], rows, columns }, {
+    const panel = mapPanel({ place, title: titleOf(name), weights, chosen: chosen[name], rows, columns }, {
       pick: () => mark(),
       point: (cell, event) => { point(inMap(cell)); showTip(inMap(cell), event); },
       keep: (cell) => keep(inMap(cell)),
     });
     maps.append(panel.element);
     return panel;
+  }
+
+  function titleOf(place) {
+    return suffix && place !== "decoder" ? place + suffix : place;
   }
 
   // Where a row or a column of a map stands in the texts.
@@ -179,7 +195,8 @@ function explorerView(root, data, weights) {
       return sentence(place, looks, strips[from.side].text(from.index), values, (i) => strips[side].text(to(i).index));
     });
     for (const [side, strip] of Object.entries(strips)) {
-      strip.mark({ shares: shares[side], chosen: outlined[side], kept: kept?.side === side ? kept.index : null });
+      const unwritten = side === "target" && writing !== null ? writing + shift + 1 : Infinity;
+      strip.mark({ shares: shares[side], chosen: outlined[side], kept: kept?.side === side ? kept.index : null, unwritten });
     }
     for (const [place, panel] of Object.entries(panels)) {
       const relation = found.find((each) => each.place === place);
@@ -202,7 +219,8 @@ function explorerView(root, data, weights) {
   function sentence(place, looks, token, values, nameOf) {
     const ranked = [...values.keys()].filter((i) => values[i] >= 0.005).sort((a, b) => values[b] - values[a]);
     const parts = ranked.slice(0, MOST_TOLD).map((i) => `${nameOf(i)} ${percent(values[i])}`);
-    return t(`${place}-${looks ? "forward" : "backward"}`, token) + t("colon") + parts.join(t("comma"));
+    const key = `${place}-${looks ? "forward" : "backward"}${place === "decoder" ? "" : suffix}`;
+    return t(key, token) + t("colon") + parts.join(t("comma"));
   }
 
   function showTip(target, event) {
@@ -224,14 +242,16 @@ function explorerView(root, data, weights) {
 
   function redraw() {
     for (const [side, strip] of Object.entries(strips)) {
-      const key = side === "target" && !strips.source ? "target-alone" : side;
-      strip.heading.textContent = t(key);
+      const key = side === "target" && !strips.source ? "target-alone" : side === "source" && medium ? medium : side;
+      const answer = key === "picture" ? t("colon") + t("recognised", data.picture.answer.label, percent(data.picture.answer.probability)) : "";
+      strip.heading.textContent = t(key) + answer;
       strip.name(t(key));
     }
     hint.textContent = t("hint");
     directionChoice.set(t("direction"), [["forward", t("forward")], ["backward", t("backward")]], direction);
-    placeChoice.set(t("place"), places.map(({ place }) => [place, t(place)]), shownPlace);
+    placeChoice.set(t("place"), places.map(({ place }) => [place, t(titleOf(place))]), shownPlace);
     for (const panel of Object.values(panels)) panel.redraw();
+    player?.redraw();
     mark();
   }
 
@@ -239,10 +259,15 @@ function explorerView(root, data, weights) {
   redraw();
   return {
     redraw,
-    letGo() { kept = pointed = null; mark(); },
+    letGo() {
+      kept = pointed = writing = null;
+      player?.letGo();
+      mark();
+    },
     destroy() {
       cancelAnimationFrame(frame);
-      for (const panel of Object.values(panels)) panel.destroy();
+      player?.destroy();
+      for (const each of [...Object.values(panels), ...Object.values(strips)]) each.destroy?.();
     },
   };
 }

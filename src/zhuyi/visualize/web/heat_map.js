@@ -18,6 +18,9 @@ function shades() {
   });
 }
 
+// A dark veil over what was not looked at, none over what was most.
+export const veil = (share, opacity) => `rgb(8 12 24 / ${(opacity * (1 - share)).toFixed(3)})`;
+
 // A canvas of one pixel a weight.
 export function paintWeights({ weights, rows, columns, top }) {
   const canvas = document.createElement("canvas");
@@ -77,7 +80,7 @@ export function heatMap(on) {
     const labels = Boolean(rows || columns) && fitting >= (columns ? CELL.labelled : 0);
     const cell = Math.max(columns ? CELL.narrowest : 0.1, Math.min(CELL.widest, labels ? fitting : (room - 3) / map.columns));
     const step = cell >= 3 ? Math.floor(cell) : cell;
-    layout = { cell: step, tall: columns ? step : 18, left: labels ? left : 1, top: labels ? above + 1 : 1, labels };
+    layout = { cell: step, tall: columns || !rows ? step : 18, left: labels ? left : 1, top: labels ? above + 1 : 1, labels };
     resize(layout.left + layout.cell * map.columns + 1, layout.top + layout.tall * map.rows + 1);
     drawnWidth = room;
   }

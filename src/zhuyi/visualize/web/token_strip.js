@@ -9,11 +9,12 @@ export const isChinese = (token) => /^[\u2e80-\uffef]+$/.test(token);
 const beginsWord = (token) => token?.startsWith(SPACE) || /^<.*>$/.test(token);
 
 // `on` has point(index or null), keep(index), leave(step) for the arrow up or down.
-export function tokenStrip(label, on) {
+export function tokenStrip(tokens, on) {
   const element = document.createElement("div");
   element.className = "tokens";
   element.setAttribute("role", "group");
-  let chips = [];
+  const chips = tokens.map(makeChip);
+  element.append(...chips);
   let coloured = new Set();
   let outlined = new Set();
 
@@ -70,14 +71,7 @@ export function tokenStrip(label, on) {
 
   return {
     element,
-    label,
     focus,
-    show(tokens) {
-      coloured = new Set();
-      outlined = new Set();
-      chips = tokens.map(makeChip);
-      element.replaceChildren(...chips);
-    },
     // shares: a number a token, or null; chosen: indices with an outline; kept: the index that a click holds.
     mark({ shares = null, chosen = [], kept = null, unwritten = Infinity }) {
       colour(shares);
