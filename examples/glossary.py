@@ -25,6 +25,7 @@ from zhuyi.data.whole_words import chinese_segmenter
 from zhuyi.errors import InputError
 from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.predict import Translator
+from zhuyi.tasks.terms import joins
 
 Pairs = list[tuple[str, str]]
 
@@ -50,10 +51,12 @@ def words(text: str) -> list[str]:
 
 def has_term(text: str, term: str) -> bool:
     """Whether a term stands in a text, in whole words where it has letters; at a beginning with a capital too."""
-    if contains_han(term):
-        return term in text
-    capital = term[:1].upper() + term[1:]
-    return any(re.search(rf"(?<![^\W_]){re.escape(form)}(?![^\W_])", text) for form in (term, capital))
+    for form in (term, term[:1].upper() + term[1:]):
+        for place in (match.start() for match in re.finditer(re.escape(form), text)):
+            before, after = text[max(0, place - 1) : place] + form[0], form[-1] + text[place + len(form) :][:1]
+            if not any(len(pair) == 2 and all(map(joins, pair)) for pair in (before, after)):
+                return True
+    return False
 
 
 def longest(candidates: Sequence[str]) -> str:

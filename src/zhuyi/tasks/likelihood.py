@@ -52,8 +52,9 @@ def links(
 
     No attention is asked: it works for any model, and is the clearer where one has both.
 
-    Args:   source, target: ids, the end sign last; a prefix of the source has no ranges.
-            source_ranges, target_ranges: the stretches of text of the tokens before the end sign.
+    Args:   source: ids, the end sign last.
+            target: ids, without one.
+            source_ranges, target_ranges: the stretches of text of the tokens; a prefix of the source has none.
     """
     prefix = len(source) - 1 - len(source_ranges)
     step = -(-len(source_ranges) // _MOST_OMISSIONS)

@@ -340,8 +340,7 @@ class TextSearch:
 
         def link(ranges: list[Range]) -> list[Link]:
             read = token_ranges(sentence.ids[len(self._prefix) : -1], self._source_tokenizer, demands.source)
-            target = (*hypothesis.tokens, tokenizer.signs.eos)
-            return links(self._model, sentence.ids, target, read, ranges, tokenizer.signs.bos)
+            return links(self._model, sentence.ids, hypothesis.tokens, read, ranges, tokenizer.signs.bos)
 
         return demands.text(hypothesis.tokens, tokenizer, link)
 

@@ -1,0 +1,189 @@
+"""Terms, placeholders and tags in the translations of models that know nothing: they must be there all the same."""
+
+import re
+from collections import Counter
+
+import pytest
+import torch
+
+from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
+from zhuyi.decoding import Sampling
+from zhuyi.decoding.config import DecodeConfig
+from zhuyi.errors import InputError
+from zhuyi.models.transformer import Transformer, TransformerConfig
+from zhuyi.tasks.demands import split_text, token_ranges
+from zhuyi.tasks.glossary import Entry, Glossary, make_glossary
+from zhuyi.tasks.text_parts import Translation
+from zhuyi.tasks.text_search import TextSearch, translate_all
+
+LINES = [
+    "Tom said hello to Mary and John. They were 42 and 93 years old; Bob paid 47.",
+    "He smokes a lot (very much), but she doesn't. Anna and Paul don't either!",
+    "汤姆对玛丽说你好。约翰和鲍勃吸烟，安娜给了保罗二十五块钱！",
+    "我爸爸吸烟很厉害；她昨天买了一本书。the quick brown fox jumps over lazy dogs",
+]
+TEXTS = [
+    "He smokes a lot.",
+    "Hello {name}, and {{other}}!",
+    "%s paid %d, %(more)s paid %d.",
+    "She <b>doesn't</b> smoke.",
+    "我爸爸<i>很</i>厉害，<b>玛丽<u>不</u></b>吸烟。",
+    "See https://a.org/b?c=d, me@a.org, {name} and {name}.",
+    "<p>Hello, Tom.<br/>  How are you {name}?</p><hr>",
+    "Tom &amp; Mary&nbsp;smoke </b> a <img src='x'> lot<wbr>.",
+    "{only}",
+    "<p></p><br>",
+    "plain text",
+    "",
+    "a\n\n<b>b</b> c {d}\n",
+]
+KEPT = re.compile(r"\{\{?\w+\}?\}|%\(more\)s|%[sd]|https://a.org/b\?c=d|me@a.org|<[^>]+>|&\w+;")
+
+
+def make_model(tokenizer: Tokenizer, max_len: int = 64) -> Transformer:
+    torch.manual_seed(3)
+    size = tokenizer.vocab_size
+    sizes = {"d_model": 22, "num_heads": 2, "d_ff": 41, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    model = Transformer(TransformerConfig(**sizes, max_len=max_len, source_vocab_size=size, target_vocab_size=size))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.0)
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=["unigram", "character", "byte-bpe"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    return train_tokenizer(LINES, TokenizerConfig(kind=request.param, vocab_size=330))
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer) -> Transformer:
+    return make_model(tokenizer)
+
+
+def translate(model, tokenizer, texts, glossaries=(), **options) -> list[Translation]:
+    rule = options.pop("rule", None)
+    n_best = options.pop("n_best", 1)
+    decode = DecodeConfig(**{"beam": 2, "placeholders": True, "longest_sentence": 40, **options})
+    search = TextSearch(model, tokenizer, tokenizer, decode, rule=rule, n_best=n_best)
+    return list(translate_all(search, texts, glossaries))
+
+
+def test_all_that_is_kept_is_there_as_often_and_nothing_else(model, tokenizer):
+    for text, found in zip(TEXTS, translate(model, tokenizer, TEXTS, n_best=2), strict=True):
+        for written in (found.text, *(alternative for alternative, _ in found.alternatives)):
+            assert Counter(KEPT.findall(written)) == Counter(KEPT.findall(text)), text
+        assert found.text.count("\n") == text.count("\n")
+    assert translate(model, tokenizer, ["{only}", "<p></p><br>"])[0] == Translation("{only}", flags=("copied",))
+
+
+def test_tags_keep_their_order_and_breaks_their_place(model, tokenizer):
+    text, nested = TEXTS[6], TEXTS[4]
+    found = translate(model, tokenizer, [text, nested])
+    assert re.fullmatch(r"<p>[^<>]*<br/>  [^<>]*\{name\}[^<>]*</p><hr>", found[0].text)
+    assert re.search(r"<b>[^<>]*<u>[^<>]*</u>[^<>]*</b>", found[1].text)
+    assert re.search(r"<i>[^<>]*</i>", found[1].text)
+
+
+def test_texts_with_nothing_to_keep_are_as_without(model, tokenizer):
+    texts = [*TEXTS[:1], "plain text", "汤姆和玛丽", *LINES]
+    alone = translate(model, tokenizer, texts, placeholders=False)
+    assert translate(model, tokenizer, texts) == alone
+    glossary = make_glossary({"nowhere": "x"})
+    assert translate(model, tokenizer, texts, [glossary] * len(texts)) == alone
+    mixed = [text for pair in zip(texts, TEXTS, strict=False) for text in pair]
+    assert translate(model, tokenizer, mixed)[::2] == alone[: len(mixed) // 2]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_terms_are_written_once_for_each_time(model, tokenizer, beam):
+    glossary = make_glossary({"smokes": "吸烟", "lot": ["quick fox", "lazy dogs"], "he": "Bob"})
+    texts = ["He smokes a lot.", "a lot, a lot", "smokes smokes smokes", "nothing here"]
+    found = [each.text for each in translate(model, tokenizer, texts, [glossary] * 4, beam=beam)]
+    counts = [
+        (
+            text.count("吸烟"),
+            text.count("quick fox") + text.count("lazy dogs"),
+            len(re.findall("(?<![A-Za-z])Bob(?![A-Za-z])", text)),
+        )
+        for text in found
+    ]
+    assert all(a >= b for got, least in zip(counts, [(1, 1, 1), (0, 2, 0), (3, 0, 0)], strict=False)
+               for a, b in zip(got, least, strict=True)), found  # fmt: skip
+
+
+def test_a_text_does_not_depend_on_its_batch(model, tokenizer):
+    glossary = make_glossary({"smoke": "吸烟", "smokes": "吸烟", "you": "汤姆和玛丽", "i": "dogs"})
+    texts = [TEXTS[i] for i in (0, 1, 3, 5, 6)]
+    together = [each.text for each in translate(model, tokenizer, texts, [glossary] * 5)]
+    assert [translate(model, tokenizer, [text], [glossary])[0].text for text in texts] == together
+    decode = DecodeConfig(beam=2, placeholders=True, longest_sentence=40, batch_rows=11)
+    search = TextSearch(model, tokenizer, tokenizer, decode)
+    steps: dict[object, Translation] = {}
+    for place, text in enumerate(texts):
+        search.admit(place, text, glossary=glossary)
+        steps |= dict(search.advance())
+    while search.active:
+        steps |= dict(search.advance())
+    assert [steps[place].text for place in range(5)] == together
+    assert search.rows == 0
+
+
+def test_who_leaves_takes_its_terms_along(model, tokenizer):
+    search = TextSearch(model, tokenizer, tokenizer, DecodeConfig(beam=2, placeholders=True))
+    search.admit("a", "Hello {name}!")
+    search.advance()
+    assert search.rows > 0
+    search.drop(["a"])
+    assert search.rows == search.active == 0
+
+
+def test_what_the_vocabulary_cannot_write_is_written(model, tokenizer):
+    glossary = make_glossary({"smokes": "Żółć ☃", "fox": "fox", "lot": "a  b"})
+    found = translate(model, tokenizer, ["He smokes a lot, fox."], [glossary])[0]
+    assert all(found.text.count(term) >= 1 for term in ("Żółć ☃", "fox", "a  b")), found
+
+
+def test_a_term_of_every_text_and_a_text_without_sentences(model, tokenizer):
+    glossary = make_glossary({"": "lazy dogs"})
+    found = translate(model, tokenizer, ["Tom.\nMary.", "...", "☃☃"], [glossary] * 3)
+    assert "lazy dogs" in found[0].text
+    assert found[1].text == "..."
+
+
+def test_of_more_terms_than_positions_all_placeholders_are_kept(tokenizer):
+    model = make_model(tokenizer, max_len=24)
+    many = "Hello " + " then ".join(f"{{x{i}}}" for i in range(30)) + " end"
+    found = translate(model, tokenizer, [many], longest_sentence=0)[0]
+    assert sorted(re.findall(r"\{x\d+\}", found.text)) == sorted(f"{{x{i}}}" for i in range(30))
+    words = translate(model, tokenizer, ["Tom"], [Glossary([Entry("Tom", ("quick brown fox " * 40,))])])[0]
+    assert "glossary" in words.flags or "quick brown fox" in words.text
+
+
+def test_a_long_text_has_its_terms_wherever_it_is_cut(model, tokenizer):
+    text = " ".join(f"He smokes {{x{i}}}, a lot; they <b>were</b> 42." for i in range(12)) + "x" * 90 + "{last}"
+    glossary = make_glossary({"smokes": "吸烟"})
+    found = translate(model, tokenizer, [text], [glossary])[0]
+    assert Counter(KEPT.findall(found.text)) == Counter(KEPT.findall(text))
+    assert found.text.count("吸烟") >= 12
+    assert "split" in found.flags
+
+
+def test_what_draws_or_has_a_form_takes_no_glossary(tokenizer, model):
+    glossary = make_glossary({"a": "b"})
+    with pytest.raises(InputError, match="needs a beam search"):
+        translate(model, tokenizer, ["a"], [glossary], rule=Sampling())
+    assert len(translate(model, tokenizer, ["a {b}"], rule=Sampling())) == 1
+
+
+def test_the_stretches_of_tokens_are_the_text(tokenizer):
+    for text in [*LINES, "  He  smokes…", "Ｈｅ smokes，吗?"]:
+        ids = tokenizer.encode(text)[:-1]
+        assert "".join(split_text(ids, tokenizer)) == tokenizer.decode(ids)
+        ranges = token_ranges(ids, tokenizer, text)
+        assert len(ranges) == len(ids)
+        assert all(0 <= begin <= end <= len(text) for begin, end in ranges)
+        assert [begin for begin, _ in ranges] == sorted(begin for begin, _ in ranges)
+    ids = tokenizer.encode(LINES[0])[:-1]
+    labels = [LINES[0][begin:end] for begin, end in token_ranges(ids, tokenizer, LINES[0])]
+    assert "".join(labels) == LINES[0].replace(" ", "")
