@@ -25,6 +25,7 @@ from zhuyi.serving import (
 from zhuyi.serving.border import Border
 from zhuyi.serving.engine import Engine
 from zhuyi.serving.error_answers import error_answer, refusal_answer
+from zhuyi.serving.keys import KeyRing
 from zhuyi.serving.refusals import Refusal
 from zhuyi.serving.request_bodies import plain
 from zhuyi.serving.settings import ServeSettings
@@ -47,6 +48,7 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
 
     Routes get the engine by a parameter `engine: EngineHere`; what they raise as `InputError` is told to the client
     as 400, a `Refusal` by its status, anything else as 500 in one line.
+    Raises: InputError: the settings' keys cannot be read.
     """
 
     @asynccontextmanager
@@ -65,7 +67,8 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(Border, engine=engine, settings=settings)
+    keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
+    app.add_middleware(Border, engine=engine, settings=settings, keys=keys)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]

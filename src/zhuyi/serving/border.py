@@ -52,9 +52,9 @@ class Answer:
 class Border:
     """Host, origin, key, rate and body of each request; a client that leaves takes its request with it."""
 
-    def __init__(self, app: App, engine: Engine, settings: ServeSettings) -> None:
+    def __init__(self, app: App, engine: Engine, settings: ServeSettings, keys: KeyRing | None = None) -> None:
         self._app, self._engine, self._settings = app, engine, settings
-        self._keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
+        self._keys = keys
         self._rate = RateLimit(settings.requests_per_minute)
         self._held_bytes = 0
 

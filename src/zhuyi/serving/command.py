@@ -67,10 +67,9 @@ def serve(runs: Sequence[RunToServe], settings: ServeSettings, say: Callable[[st
         if not settings.is_loopback and settings.api_keys is None:
             say(f"warning: anyone who reaches {settings.host} may use this server: there are no keys")
         print(address_of(sockets), flush=True)
-        if hasattr(
-            signal, "SIGTERM"
-        ):  # uvicorn raises it once more in the end: a server that has drained is no failure
-            signal.signal(signal.SIGTERM, lambda *_: None)
+        # uvicorn raises it once more in the end: a server that has drained is no failure.
+        before = signal.signal(signal.SIGTERM, lambda *_: None)
         DrainingServer(config, engine, say).run(sockets=[sockets])
+        signal.signal(signal.SIGTERM, before)
     if engine.failure is not None:
         raise engine.failure
