@@ -1,13 +1,17 @@
 """What a reader does with the attention page, in a browser."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from tests.visualize.conftest import random_maps
 
-from zhuyi.predict import TextMaps
+from zhuyi.predict import PictureMaps, SoundMaps, TextMaps
+from zhuyi.predict.classifier import Classification
+from zhuyi.predict.writing_steps import HeldText
 from zhuyi.visualize.attention_page import write_page
 
 if TYPE_CHECKING:
@@ -47,8 +51,12 @@ def shares(page: "Page", side: str) -> list[str]:
 
 
 def seen(text_maps: TextMaps, name: str) -> np.ndarray:
+    return seen_in(text_maps.maps[name])
+
+
+def seen_in(weights: torch.Tensor) -> np.ndarray:
     """Weights as the page has them, a byte each."""
-    return np.rint(text_maps.maps[name].numpy() * 255) / 255
+    return np.rint(weights.numpy() * 255) / 255
 
 
 def assert_shares(shown: list[str], expected: list[float]) -> None:
@@ -76,7 +84,7 @@ def test_pointing_at_a_word_of_the_answer(opened: "Page", text_maps: TextMaps) -
     assert_shares(shares(opened, "target"), [*decoder[1], 0])  # the last token is never read
     assert told.all_inner_texts()[0].startswith(f"Writing {HOSTILE[1]}, the model looks at: ")
     opened.locator("h1").hover()
-    opened.wait_for_function("!document.querySelector('.told p')")
+    told.first.wait_for(state="detached")
     assert "".join(shares(opened, "source")) == ""
 
 
@@ -174,3 +182,114 @@ def test_only_what_was_asked_for_runs(opened: "Page", complaints: list[str]) -> 
     assert opened.evaluate("window.ran") is None
     assert complaints
     complaints.clear()
+
+
+# How it was written.
+
+
+def held(parent: int, token: str, log_prob: float, state: str = "open", leads: bool = False) -> HeldText:
+    return HeldText(parent, token, log_prob, log_prob / 2, state, leads)  # type: ignore[arg-type]
+
+
+BEAM = (
+    (held(0, "▁We", -0.5, leads=True), held(0, "▁I", -1.0)),
+    (held(0, "▁saw", -0.7, leads=True), held(0, "▁see", -1.5), held(1, "</s>", -4.0, "finished")),
+    (held(0, "</s>", -0.8, "finished", leads=True),),
+)
+LIKELY = ((("▁We", 0.9), ("▁I", 0.06)), (("▁see", 0.5), ("▁saw", 0.25)), (("</s>", 0.99),))
+
+
+def test_the_decoding_is_played(page: "Page", tmp_path: Path) -> None:
+    maps = random_maps(("猫", "</s>"), ("▁We", "▁saw", "</s>"), layers=(2, 2), heads=2)
+    write_page(replace(maps, beam=BEAM, likely=LIKELY), tmp_path / "map.html")
+    page.goto((tmp_path / "map.html").as_uri())
+    player = page.locator(".player")
+    player.wait_for()
+    assert player.locator("output").inner_text() == "the whole answer"
+    player.get_by_role("slider").fill("2")
+    assert player.locator("output").inner_text() == "Step 2 of 3: saw"
+    rows = player.locator("tbody tr")
+    assert rows.locator("td.words").all_inner_texts() == [
+        "We sawleads to the answer",
+        "We seegiven up",
+        "Ifinished",
+    ]
+    assert rows.locator("td.number").all_inner_texts()[:2] == ["−0.70", "−0.35"]
+    assert player.locator("li").all_inner_texts() == ["see\n50%", "saw\n25%"]
+    assert player.locator("li.written").count() == 1
+    # What is still to come is faint, and the word being written is the one that is pointed at.
+    assert page.locator(".token.unwritten").all_inner_texts() == ["</s>"]
+    assert page.locator(".told p").first.inner_text().startswith("Writing saw, the model looks at: ")
+    player.get_by_role("button", name="Step back").click()
+    assert player.locator("output").inner_text() == "Step 1 of 3: We"
+    player.get_by_role("button", name="Play").click()
+    assert player.get_by_role("button", name="Pause").count() == 1
+    player.locator("output", has_text="Step 3").wait_for()
+    player.get_by_role("button", name="Play").wait_for()
+    page.keyboard.press("Escape")
+    assert player.locator("output").inner_text() == "the whole answer"
+    assert page.locator(".token.unwritten").count() == 0
+
+
+# A sound and a picture.
+
+
+def test_a_sound(page: "Page", tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    sizes = {"decoder.{}.self": (3, 5), "decoder.{}.cross": (3, 50)}
+    maps = {
+        name.format(layer): torch.randn(2, *size, generator=generator).mul(3).softmax(dim=-1)
+        for name, size in sizes.items()
+        for layer in range(2)
+    }
+    samples = np.sin(np.arange(16_000) / 20).astype(np.float32)
+    read = ("<s>", "<|en|>", "<t>", "▁low", "▁sun")
+    write_page(SoundMaps(samples, ("▁low", "▁sun", "</s>"), maps, read), tmp_path / "map.html")
+    page.goto((tmp_path / "map.html").as_uri())
+    page.locator(".wave canvas").wait_for()
+    assert [text.strip() for text in chips(page, "target").all_inner_texts()] == [
+        "<s>",
+        "<|en|>",
+        "<t>",
+        "low",
+        "sun",
+        "</s>",
+    ]
+    chips(page, "target").nth(4).click()
+    cross = seen_in(maps["decoder.1.cross"]).mean(axis=0)[1]
+    best = int(cross.argmax())
+    assert (
+        page.locator(".told p")
+        .first.inner_text()
+        .startswith(f"Writing sun, the model listens to: {best * 0.02:.2f} s ")
+    )
+    assert_shares(shares(page, "target"), [*seen_in(maps["decoder.1.self"]).mean(axis=0)[1], 0])
+    page.keyboard.press("Escape")
+    wave = page.locator(".wave canvas")
+    box = wave.bounding_box()
+    assert box is not None
+    wave.hover(position={"x": box["width"] * (best + 0.5) / 50, "y": 20})
+    page.locator(".told p", has_text=f"What is heard at {best * 0.02:.2f} s is listened to for: ").wait_for()
+    assert_shares(shares(page, "target"), [0, 0, 0, *seen_in(maps["decoder.1.cross"]).mean(axis=0)[:, best]])
+
+
+def test_a_picture(page: "Page", tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    maps = {f"encoder.{i}.self": torch.randn(2, 10, 10, generator=generator).softmax(dim=-1) for i in range(2)}
+    answer = Classification("cat", 0.75, {"cat": 0.75, "dog": 0.25})
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    write_page(PictureMaps(pixels, maps, (3, 3), 1, answer), tmp_path / "map.html")
+    page.goto((tmp_path / "map.html").as_uri())
+    frame = page.locator(".frame canvas")
+    frame.wait_for()
+    assert page.locator(".strip h3").inner_text() == "Picture: cat (75%)"
+    told = page.locator(".told p")
+    told.first.wait_for()
+    assert told.first.inner_text().startswith("The class token looks at: ")
+    box = frame.bounding_box()
+    assert box is not None
+    frame.hover(position={"x": box["width"] * 0.5, "y": box["height"] * 0.9})
+    page.locator(".told p", has_text="The patch in row 3, column 2 looks at: ").wait_for()
+    frame.focus()
+    page.keyboard.press("ArrowDown")
+    page.locator(".told p", has_text="The patch in row 2, column 1 looks at: ").wait_for()

@@ -220,7 +220,7 @@ function explorerView(root, data, weights) {
     const ranked = [...values.keys()].filter((i) => values[i] >= 0.005).sort((a, b) => values[b] - values[a]);
     const parts = ranked.slice(0, MOST_TOLD).map((i) => `${nameOf(i)} ${percent(values[i])}`);
     const key = `${place}-${looks ? "forward" : "backward"}${place === "decoder" ? "" : suffix}`;
-    return t(key, token) + t("colon") + parts.join(t("comma"));
+    return t(key, token) + t("colon") + (parts.join(t("comma")) || "–");
   }
 
   function showTip(target, event) {
