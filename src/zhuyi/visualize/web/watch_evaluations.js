@@ -96,7 +96,7 @@ export function evaluationsView(container) {
 
   function stand(at) {
     place = Math.max(0, Math.min(rows().length - 1, at));
-    atEnd = place === rows().length - 1;
+    atEnd = place >= rows().length - 1;
     drawTexts();
     drawMap();
     const step = rows()[place]?.step;
@@ -125,7 +125,7 @@ export function evaluationsView(container) {
     const last = Math.max(0, rows().length - 1);
     Object.assign(slider, { max: last, value: place, disabled: !last });
     [earlier.disabled, later.disabled, play.disabled] = [place === 0, place === last, !last];
-    stepText.textContent = row ? `${t("step")} ${row.step.toLocaleString("en-US")}` : "";
+    stepText.textContent = row ? t("stepNumber", row.step.toLocaleString("en-US")) : "";
     slider.setAttribute("aria-valuetext", stepText.textContent);
     bar.hidden = !row;
     none.textContent = row ? "" : t("noSamples");
@@ -193,7 +193,7 @@ export function evaluationsView(container) {
     }));
     const drawn = series.filter(({ points }) => points.length);
     chartBox.hidden = !drawn.length;
-    chart.update({ series: drawn, xLabel: t("step"), yLabel: t("spread") });
+    chart.update({ series: drawn, xLabel: t("step") });
   }
 
   function name() {
@@ -225,7 +225,7 @@ export function evaluationsView(container) {
       if (another) stop();
       if (another || atEnd) place = Math.max(0, rows().length - 1);
       place = Math.min(place, Math.max(0, rows().length - 1));
-      atEnd = place === rows().length - 1 && !timer;
+      atEnd = place >= rows().length - 1 && !timer;
       drawTexts();
       drawMap();
       drawSpread();
