@@ -99,6 +99,15 @@ def test_what_is_not_translated_within_a_sentence_is_found_again() -> None:
     assert part.rendered("Rufe jetzt f(x < 1) auf", ()) == "Rufe jetzt <code>f(x &lt; 1)</code> auf"
 
 
+def test_what_is_not_translated_stands_once() -> None:
+    """Also where an element around it, or beside it, would have its words for itself."""
+    html = "<b>a</b> <i>press <kbd>X</kbd></i> and <kbd>X</kbd>"
+    found = translated(html, "X X", links=(Link(0, 1, 0, 1), Link(2, 7, 2, 3)))
+    assert found.count("X") == 2 and found.count("<kbd>X</kbd>") == 2
+    found = translated("<b>a</b> <code>X</code>", "X", links=(Link(0, 1, 0, 1),))
+    assert found in ("<b></b><code>X</code>", "<code>X</code><b></b>")
+
+
 def test_an_answer_is_no_markup() -> None:
     answer = "<script>alert(1)</script> & <b>"
     found = translated("<p>x <i>y</i></p>", answer)

@@ -81,7 +81,8 @@ def write_others(folder: Path) -> None:
     """Of pictures, sound and sensors."""
     vit = {"name": "vit", "patch_size": 4, "d_model": 14, "num_heads": 2, "d_ff": 22, "num_layers": 2,
            "image_size": 8, "num_channels": 3, "num_labels": 2}  # fmt: skip
-    pictures = {"train": ["x"], "image_size": 8, "channels": 3, "labels": ["blue", "red"]}
+    pictures = {"train": ["x"], "image_size": 8, "channels": 3, "labels": ["blue", "red"],
+                "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}  # fmt: skip
     write_run(folder / "pictures", {"task": "image-classification", "model": vit, "data": pictures})
     tokenizer = train_tokenizer(["low middle high"], TokenizerConfig("character", 40))
     whisper = {"name": "whisper", "d_model": 28, "num_heads": 2, "num_encoder_layers": 1, "num_decoder_layers": 2,

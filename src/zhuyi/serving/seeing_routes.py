@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,9 +75,9 @@ async def classify(request: Request, engine: EngineHere) -> Response:
         form = _valid(ClassifyForm, await request_values(request))
         run = chosen(engine, form.run, "classify", task=TEXTS)
         return JsonAnswer({"run": run.name, "classifications": await _labels(engine, run, form)})
-    file, about = await _with_file(request, PictureForm)
-    run = chosen(engine, about.run, "classify", task=PICTURES)
-    picture = await read_picture(file, engine.settings)
+    async with _with_file(request, PictureForm) as (file, about):
+        run = chosen(engine, about.run, "classify", task=PICTURES)
+        picture = await read_picture(file, engine.settings)
     if about.overlay:
         maps: PictureMaps = await engine.call(run, lambda: run.predictor.attention(picture), cost=1)
         found = _as_json(maps.answer) | {"overlay": await asyncio.to_thread(_overlay, maps)}
@@ -115,9 +117,9 @@ async def attention(request: Request, engine: EngineHere) -> Response:
         check_texts(1, len(form.text) + len(form.target or ""), engine.settings)
         maps: TextMaps = await engine.call(run, lambda: _maps(run, form), cost=len(form.text))
         return JsonAnswer(await asyncio.to_thread(page_data, maps))
-    file, about = await _with_file(request, OverlayForm)
-    run = chosen(engine, about.run, "attention", task=PICTURES)
-    picture = await read_picture(file, engine.settings)
+    async with _with_file(request, OverlayForm) as (file, about):
+        run = chosen(engine, about.run, "attention", task=PICTURES)
+        picture = await read_picture(file, engine.settings)
     drawn = await engine.call(run, lambda: _drawn(run.predictor.attention(picture), about), cost=1)
     return Response(drawn, media_type="image/png")
 
@@ -191,10 +193,12 @@ def _valid(form: type[SomeForm], values: dict[str, Any]) -> SomeForm:
         raise RequestValidationError(problems) from None
 
 
-async def _with_file(request: Request, form: type[SomeForm]) -> tuple[UploadFile, SomeForm]:
+@asynccontextmanager
+async def _with_file(request: Request, form: type[SomeForm]) -> AsyncIterator[tuple[UploadFile, SomeForm]]:
     """A form's file and the rest of it."""
-    values: dict[str, Any] = dict((await request.form(max_files=1, max_fields=50)).multi_items())
-    file = values.pop("file", None)
-    if file is None or isinstance(file, str):
-        raise InputError("file: the form has none; send a picture as its file")
-    return file, _valid(form, values)
+    async with request.form(max_files=1, max_fields=50) as sent:
+        values: dict[str, Any] = dict(sent.multi_items())
+        file = values.pop("file", None)
+        if file is None or isinstance(file, str):
+            raise InputError("file: the form has none; send a picture as its file")
+        yield file, _valid(form, values)

@@ -1,29 +1,24 @@
 """Which words of texts and of their translations belong together, by where the decoder looked."""
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING
 
 from zhuyi.errors import InputError
+from zhuyi.predict.alignment import Alignment, align
 from zhuyi.serving.engine import Engine
 from zhuyi.serving.jobs import TranslateOptions
 from zhuyi.serving.runs import ServedRun
 from zhuyi.tasks.tag_placement import Link
 
-if TYPE_CHECKING:
-    from zhuyi.predict.alignment import Alignment
-
 
 async def aligned(
     engine: Engine, run: ServedRun, pairs: Sequence[tuple[str, str]], options: TranslateOptions
-) -> "list[Alignment | None]":
+) -> list[Alignment | None]:
     """Of each text and its translation; None where they are longer than one look of the model, or it has none."""
     if not pairs:
         return []
 
-    from zhuyi.predict.alignment import align
-
-    def one_by_one() -> "Generator[None, None, list[Alignment | None]]":
-        found: "list[Alignment | None]" = []
+    def one_by_one() -> Generator[None, None, list[Alignment | None]]:
+        found: list[Alignment | None] = []
         for source, target in pairs:
             try:
                 maps = run.predictor.attention(source, target, task=options.task, prefix=options.prefix)
@@ -34,11 +29,11 @@ async def aligned(
         return found
 
     cost = sum(len(source) + len(target) for source, target in pairs)
-    answer: "list[Alignment | None]" = await engine.piecewise(run, one_by_one, cost=cost)
+    answer: list[Alignment | None] = await engine.piecewise(run, one_by_one, cost=cost)
     return answer
 
 
-def links(alignment: "Alignment | None", source: str, target: str) -> list[Link]:
+def links(alignment: Alignment | None, source: str, target: str) -> list[Link]:
     """The alignment's words by their places in the texts; none of those that are not written there as they are."""
     if alignment is None:
         return []

@@ -51,14 +51,15 @@ def place(
     else:
         links = sorted(links or _by_proportion(source, target), key=lambda link: link.target)
 
+    held = _held(spans, target)
+
     def inside_of(parent: int, within: Range, of: Range) -> str:
         """What stands inside of an element; `of` is its range of the source."""
         numbers = children.get(parent, [])
-        wanted = [_wanted(spans[number], source, target, within, of, links) for number in numbers]
+        wanted = [_wanted(spans[number], source, target, within, of, links, held.get(number)) for number in numbers]
+        ranges = _apart(wanted, within, [number in held for number in numbers])
         found, here = "", within[0]
-        for number, (begin, end) in sorted(
-            zip(numbers, _apart(wanted, within), strict=True), key=lambda each: (each[1][0], each[0])
-        ):
+        for number, (begin, end) in sorted(zip(numbers, ranges, strict=True), key=lambda each: (each[1][0], each[0])):
             span, begin = spans[number], max(begin, here)
             inside = "" if span.kept else inside_of(number, (begin, max(begin, end)), (span.start, span.end))
             found += written(target[here:begin]) + span.open + inside + span.close
@@ -68,12 +69,31 @@ def place(
     return inside_of(-1, (0, len(target)), (0, len(source)))
 
 
-def _wanted(span: Span, source: str, target: str, within: Range, of: Range, links: Sequence[Link]) -> Range:
-    """The stretch of the target that a span would like to go around."""
-    if span.kept:
-        found = target.find(span.kept, *within)
-        if found >= 0:
-            return found, found + len(span.kept)
+def _held(spans: Sequence[Span], target: str) -> dict[int, Range]:
+    """Where the words stand that are not translated, each once; and what the elements around them must go around."""
+    found: dict[int, Range] = {}
+    read: dict[str, int] = {}
+    for number, span in enumerate(spans):
+        begin = target.find(span.kept, read.get(span.kept, 0)) if span.kept else -1
+        if begin < 0:
+            continue
+        end = read[span.kept] = begin + len(span.kept)
+        while number >= 0:
+            low, high = found.get(number, (begin, end))
+            found[number] = min(low, begin), max(high, end)
+            number = spans[number].parent
+    return found
+
+
+def _wanted(
+    span: Span, source: str, target: str, within: Range, of: Range, links: Sequence[Link], held: Range | None
+) -> Range:
+    """The stretch of the target that a span would like to go around.
+
+    Args:   held: what it must go around.
+    """
+    if span.kept and held:
+        return held
     if span.start == span.end or span.kept:
         at = _after(span.start, within, links)
         if source[: span.start].endswith(" ") and target[at : within[1]].startswith(" "):
@@ -89,11 +109,14 @@ def _wanted(span: Span, source: str, target: str, within: Range, of: Range, link
         for link in links
     ]
     runs = list(_runs(hits))
+    if not runs and held:
+        return held
     if not runs:
         at = _after(span.start, within, links)
         return at, at
     first, last = max(runs, key=lambda run: links[run[1]].target_end - links[run[0]].target)
-    return links[first].target, max(link.target_end for link in links[first : last + 1])
+    begin, end = links[first].target, max(link.target_end for link in links[first : last + 1])
+    return (min(begin, held[0]), max(end, held[1])) if held else (begin, end)
 
 
 def _runs(hits: Sequence[bool]) -> Iterator[Range]:
@@ -118,11 +141,12 @@ def _after(start: int, within: Range, links: Sequence[Link]) -> int:
     return within[0]
 
 
-def _apart(wanted: Sequence[Range], within: Range) -> list[Range]:
-    """Ranges that do not overlap, close to those that were wanted: the short ones have theirs first."""
+def _apart(wanted: Sequence[Range], within: Range, are_held: Sequence[bool]) -> list[Range]:
+    """Ranges that do not overlap, close to those that were wanted: those held have theirs first, then short ones."""
     taken: list[Range] = []
     found = list(wanted)
-    for number in sorted(range(len(wanted)), key=lambda i: (wanted[i][0] == wanted[i][1], wanted[i][1] - wanted[i][0])):
+    sizes = [end - begin for begin, end in wanted]
+    for number in sorted(range(len(wanted)), key=lambda i: (not are_held[i], not sizes[i], sizes[i])):
         begin, end = (min(max(x, within[0]), within[1]) for x in wanted[number])
         gaps = list(_gaps(taken, within))
         low, high = max(gaps, key=lambda gap: (min(end, gap[1]) - max(begin, gap[0]), gap[0] - gap[1]))
