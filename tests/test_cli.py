@@ -248,6 +248,18 @@ def test_what_cannot_be_encoded_is_still_written(run: Path, printed: Here, tmp_p
     assert (tmp_path / "out.txt").read_text(encoding="utf-8").split("\n")[0] == "?!"
 
 
+def test_translate_with_a_glossary(run: Path, printed: Here, refused: Here, tmp_path: Path) -> None:
+    terms = tmp_path / "terms.tsv"
+    terms.write_text("一\tnine six\n", encoding="utf-8")
+    assert "nine six" in printed("translate", run, "一二。", "--glossary", terms)
+    assert "{x}" in printed("translate", run, "一{x}。", "--placeholders", "--beam", "1")
+    assert "{x}" not in printed("translate", run, "一{x}。", "--no-placeholders")
+    assert "leave --sample out" in refused("translate", run, "一", "--glossary", terms, "--sample")
+    terms.write_text("一\tone\n\ttwo\n", encoding="utf-8")
+    assert "terms.tsv, line 2: no source" in refused("translate", run, "一", "--glossary", terms)
+    assert "nowhere.tsv" in refused("translate", run, "一", "--glossary", tmp_path / "nowhere.tsv")
+
+
 def test_translate_jsonl_and_n_best(run: Path, printed: Here) -> None:
     row = json.loads(printed("translate", run, "一二。", "--jsonl", "--n-best", "3"))
     assert {"text", "score", "tokens", "alternatives", "flags"} == set(row)

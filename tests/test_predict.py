@@ -130,3 +130,32 @@ def test_the_public_names_are_there() -> None:
         assert getattr(zhuyi, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'tranlsate'"):
         zhuyi.tranlsate  # noqa: B018
+
+
+def test_each_text_may_have_a_glossary(translator: Translator) -> None:
+    texts = ["一二。", "一二。", "三"]
+    found = [
+        each.text for each in translator.translate(texts, glossary=[{"一": "nine six"}, None, {"": "six"}], beam=2)
+    ]
+    assert "nine six" in found[0]
+    assert found[1] == translator.translate(["一二。"], beam=2)[0].text
+    assert "six" in found[2]
+    same = translator.translate(texts, glossary={"一": ("six", "two")}, beam=2)
+    assert all("six" in each.text or "two" in each.text for each in same[:2])
+    assert same[2] == translator.translate(["三"], beam=2)[0]
+
+
+def test_glossaries_that_fit_nothing_are_refused(translator: Translator) -> None:
+    with pytest.raises(InputError, match="1 glossaries for 2 texts"):
+        translator.translate(["一", "二"], glossary=[None])
+    for options in ({"rule": Sampling()}, {"constraint": "same-length"}, {"same_length": True}):
+        with pytest.raises(InputError, match="glossary needs a beam search"):
+            translator.translate(["一"], glossary={"一": "one"}, **options)  # type: ignore[arg-type]
+
+
+def test_placeholders_are_kept_unless_told_otherwise(translator: Translator) -> None:
+    """The vocabulary has no brace and no name to stand in."""
+    text = "一{x}二。"
+    assert "{x}" in translator.translate([text])[0].text
+    assert "{x}" not in translator.translate([text], placeholders=False)[0].text
+    assert "{x}" in next(translator.stream([text])).text

@@ -21,6 +21,7 @@ from zhuyi.nn.maps import Maps
 from zhuyi.predict.writing_steps import HeldText, Likely, held_texts, likeliest
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.glossary import Glossary, GlossaryLike, make_glossary
+from zhuyi.tasks.likelihood import target_log_probs
 from zhuyi.tasks.mixture import prefix_ids
 from zhuyi.tasks.pair_data import load_tokenizers
 from zhuyi.tasks.text_parts import Translation
@@ -124,6 +125,11 @@ class Translator:
         """
         if isinstance(texts, str):
             raise InputError("translate takes a list of texts; for one text write translate([text])")
+        texts = list(texts)
+        if isinstance(glossary, Sequence) and len(glossary) != len(texts):
+            raise InputError(
+                f"{len(glossary)} glossaries for {len(texts)} texts; give one for all, or as many as texts"
+            )
         return list(
             self.stream(
                 texts,
@@ -287,15 +293,8 @@ class Translator:
                 )
         sources = [self._source_ids(source, task, prefix) for source, _ in pairs]
         targets = [self.target_tokenizer.encode(target) for _, target in pairs]
-        (src, src_mask), (expected, tgt_mask) = self._padded(sources), self._padded(targets)
-        tgt = torch.cat([torch.full_like(expected[:, :1], self._bos), expected[:, :-1]], dim=1)
-        log_probs = self.model(src, tgt, src_mask, tgt_mask).float().log_softmax(dim=-1)  # (B, T, V)
-        of_target = log_probs.gather(2, expected[:, :, None])[:, :, 0] * tgt_mask
-        sums, counts = of_target.double().sum(dim=1), tgt_mask.sum(dim=1)
-        return [
-            PairScore(float(total), int(count), float(torch.exp(-total / count)))
-            for total, count in zip(sums, counts, strict=True)
-        ]
+        found = [row.double() for row in target_log_probs(self.model, sources, targets, self._bos)]
+        return [PairScore(float(row.sum()), len(row), float(torch.exp(-row.mean()))) for row in found]
 
     @torch.inference_mode()
     def attention(

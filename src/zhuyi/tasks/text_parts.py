@@ -21,8 +21,9 @@ class Translation:
             tokens: the target's pieces.
             alternatives: the next best texts with their scores, best first.
             flags: why a guard stepped in: `copied` (nothing to translate, in it or in a part), `repetition`, `length`,
-            `split`; `glossary` and `placeholder` (the model has too few positions for all of them); under a constraint `unknown` (a character was answered that is not in the vocabulary) and
-            `relaxed` (the vocabulary is too small for it).
+            `split`; `glossary` and `placeholder` (the model has too few positions for all of them); under a constraint
+            `unknown` (a character was answered that is not in the vocabulary) and `relaxed` (the vocabulary is too
+            small for it).
     """
 
     text: str
