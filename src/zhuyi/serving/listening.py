@@ -7,7 +7,7 @@ from zhuyi.serving.settings import ServeSettings
 
 
 def listening_socket(settings: ServeSettings) -> socket.socket:
-    """A socket that is bound to the settings' address.
+    """A socket that listens at the settings' address.
 
     Raises: InputError: nothing can listen there.
     """
@@ -21,6 +21,7 @@ def listening_socket(settings: ServeSettings) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # who is told the address may ask at once
     except OSError as error:
         listening.close()
         raise InputError(
