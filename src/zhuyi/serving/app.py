@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -43,6 +44,22 @@ ROUTERS = (
 )
 
 
+class Application(FastAPI):
+    """A FastAPI whose document does not tell of 422, which nothing here answers."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for methods in document["paths"].values():
+                for about in methods.values():
+                    about["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                document.get("components", {}).get("schemas", {}).pop(name, None)
+        found: dict[str, Any] = super().openapi()
+        return found
+
+
 def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
     """The application of an engine, which it starts and ends.
 
@@ -59,7 +76,7 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
         finally:
             await asyncio.to_thread(engine.stop)
 
-    app = FastAPI(title="zhuyi", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
+    app = Application(title="zhuyi", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
     app.state.engine, app.state.settings = engine, settings
     for router in ROUTERS:
         app.include_router(router)

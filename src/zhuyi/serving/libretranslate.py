@@ -24,7 +24,7 @@ FRONTEND_TIMEOUT_MILLISECONDS = 500
 GUESS = "en"  # what they answer where nothing tells a language
 
 
-class Problem(BaseModel):
+class LibreTranslateProblem(BaseModel):
     """What is wrong, in one line."""
 
     error: str
@@ -79,8 +79,8 @@ def _documented(form: type[BaseModel]) -> dict[str, Any]:
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "Something in the request is wrong, or not supported."},
-    429: {"model": Problem, "description": "Too many requests; `Retry-After` says when to come again."},
+    400: {"model": LibreTranslateProblem, "description": "Something in the request is wrong, or not supported."},
+    429: {"model": LibreTranslateProblem, "description": "Too many requests; `Retry-After` says when to come again."},
 }
 
 router = APIRouter(tags=["LibreTranslate"], responses=ERRORS)
