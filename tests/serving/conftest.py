@@ -5,7 +5,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from tests.serving.rooms import own_runs, room
 from tests.serving.tiny_runs import serving, write_all
+
+__all__ = ["own_runs", "room"]  # fixtures of the page's tests
 
 
 @pytest.fixture(scope="session")

@@ -191,7 +191,8 @@ function bestView(best) {
 /** A list of what else it might be; pressing one puts it in the translation's place. */
 function alternativesOf(translation, number, onchoose) {
   if (!translation?.alternatives?.length) return null;
-  const all = [{ text: translation.text, score: translation.score }, ...translation.alternatives];
+  const others = translation.alternatives.filter(({ text }) => text.trim()); // nothing at all is no choice
+  const all = [{ text: translation.text, score: translation.score }, ...others];
   const items = all.map((each) => make("li", {},
     make("button", { type: "button", class: "alternative", onclick: () => onchoose(each.text) }, each.text),
     make("small", { tip: "score" }, each.score.toFixed(2))));
