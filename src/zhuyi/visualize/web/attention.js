@@ -99,7 +99,8 @@ function explorerView(root, data, weights) {
   if (player) root.append(player.element);
   const placeBar = made(root, "form", "choices places");
   const placeChoice = radioChoice((value) => { shownPlace = value; showPlace(); });
-  if (places.length > 1) placeBar.append(placeChoice.element);
+  placeBar.append(placeChoice.element);
+  placeBar.hidden = places.length < 2;
   const maps = made(root, "div", "maps");
   const tip = made(root, "div", "tip");
   tip.hidden = true;
@@ -242,13 +243,14 @@ function explorerView(root, data, weights) {
 
   function redraw() {
     for (const [side, strip] of Object.entries(strips)) {
-      const key = side === "target" && !strips.source ? "target-alone" : side === "source" && medium ? medium : side;
+      const ofTarget = data.sound ? "target-sound" : strips.source ? "target" : "target-alone";
+      const key = side === "target" ? ofTarget : medium || side;
       const answer = key === "picture" ? t("colon") + t("recognised", data.picture.answer.label, percent(data.picture.answer.probability)) : "";
       strip.heading.textContent = t(key) + answer;
       strip.name(t(key));
     }
     hint.textContent = t("hint");
-    directionChoice.set(t("direction"), [["forward", t("forward")], ["backward", t("backward")]], direction);
+    directionChoice.set(t(data.picture ? "direction-picture" : "direction"), [["forward", t("forward")], ["backward", t("backward")]], direction);
     placeChoice.set(t("place"), places.map(({ place }) => [place, t(titleOf(place))]), shownPlace);
     for (const panel of Object.values(panels)) panel.redraw();
     player?.redraw();

@@ -82,6 +82,7 @@ export function decodingPlayer({ target, likely = [], beam = [] }, onStep) {
     status.textContent = line;
     slider.setAttribute("aria-valuetext", line);
     held.replaceChildren();
+    held.hidden = !beam.length;
     guesses.replaceChildren();
     if (beam.length) drawHeld(Math.min(at, beam.length - 1));
     if (likely[at]) drawGuesses(likely[at], target[at]);

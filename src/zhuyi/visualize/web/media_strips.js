@@ -126,7 +126,10 @@ export function pictureStrip({ address, rows, columns, prefix, answer }, on) {
     for (let patch = 0; shares && patch < rows * columns; patch++) {
       // The most looked-at patch is brightest, whatever its share: where, not how much, is what is to be seen.
       context.fillStyle = veil(shares[patch + prefix] / top, 0.72);
-      context.fillRect((patch % columns) * wide, Math.floor(patch / columns) * tall, wide + 0.5, tall + 0.5);
+      const [column, row] = [patch % columns, Math.floor(patch / columns)];
+      // From whole pixel to whole pixel: no seam shows where two of them meet.
+      const [x, y] = [Math.round(column * wide), Math.round(row * tall)];
+      context.fillRect(x, y, Math.round((column + 1) * wide) - x, Math.round((row + 1) * tall) - y);
     }
     context.strokeStyle = variable("--focus");
     context.lineWidth = 2;
