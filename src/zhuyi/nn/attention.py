@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zhuyi.machine import has_bfloat16_instructions
 from zhuyi.nn import kernels
 from zhuyi.nn.dropout import dropout as drop
+from zhuyi.nn.eager import is_eager
 from zhuyi.nn.kernels.program import Recorded
 from zhuyi.nn.kernels.training import Softmax
 from zhuyi.nn.linear import Linear
@@ -62,8 +63,8 @@ def attend(
         output, weights = _attend_plain(q, k, v, mask, bias, scale, dropout, causal)
     else:
         output, weights = _attend_fused(q, k, v, mask, bias, scale, dropout, causal), None
-    # A softmax over nothing is undefined; here it is zero, on both paths. A GPU does not wait to be asked for it.
-    if mask is not None and not (mask.device.type == "cpu" and bool(mask.any(dim=-1).all())):
+    # A softmax over nothing is undefined; here it is zero, on both paths.
+    if mask is not None and not _leaves_something(mask):
         may_attend = mask.any(dim=-1, keepdim=True)
         output = output * may_attend
         weights = weights * may_attend if weights is not None else None
@@ -112,6 +113,11 @@ def _attend_fused(
             mask, causal = causal_mask(q.shape[-2], q.device), False
         mask = torch.atleast_2d(bias) if mask is None else bias + additive(mask, q.dtype)
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal, scale=scale)
+
+
+def _leaves_something(mask: Tensor) -> bool:
+    """Whether every row may attend something, as far as that is known without waiting for a GPU or a graph's run."""
+    return mask.device.type == "cpu" and is_eager() and bool(mask.any(dim=-1).all())
 
 
 def _plain_is_faster(q: Tensor, k: Tensor) -> bool:

@@ -4,7 +4,8 @@ import functools
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from zhuyi.nn.eager import is_eager
 
 LONGEST_KEPT = 256
 
@@ -35,9 +36,8 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def causal_bias(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`additive(causal_mask(length))`; short ones are made once, and not to be written to: each layer asks for one."""
-    # While a graph is made or shapes alone are followed, lengths and tensors are not what they seem.
-    is_plain = type(length) is int and not (torch.compiler.is_compiling() or is_in_torch_dispatch_mode())
-    make = _kept_causal_bias if is_plain and length <= LONGEST_KEPT else _causal_bias
+    is_kept = is_eager() and length <= LONGEST_KEPT  # otherwise lengths and tensors are not what they seem
+    make = _kept_causal_bias if is_kept else _causal_bias
     return make(length, dtype, device)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from zhuyi.machine import has_int8_instructions
+from zhuyi.nn.eager import is_eager
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "training.c"))
 SHARED = Path(__file__).with_name("numbers.h")
@@ -52,8 +53,8 @@ _CAN_FAIL = ("int8_linear", "run_program", "run_sequences", "softmax_rows")  # w
 
 
 def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
-    """The kernels, where they can take these: float32 on the CPU, no gradient wanted, and no graph being recorded."""
-    if torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
+    """The kernels, where they can take these: float32 on the CPU, no gradient wanted, eager."""
+    if torch.is_grad_enabled() or not is_eager():
         return None
     for x in tensors:
         if type(x) not in (Tensor, torch.nn.Parameter) or x.dtype is not torch.float32 or x.device.type != "cpu":
@@ -62,10 +63,10 @@ def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
 
 
 def library_of_numbers(x: Tensor) -> ctypes.CDLL | None:
-    """Those of training, where they can take this: float32 or bfloat16 on the CPU, and no graph is being recorded."""
+    """Those of training, where they can take this: float32 or bfloat16 on the CPU, eager."""
     if type(x) is not Tensor or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return None
-    return None if torch.jit.is_tracing() or torch.compiler.is_compiling() else _load()[0]
+    return _load()[0] if is_eager() else None
 
 
 def library_to_train(x: Tensor) -> ctypes.CDLL | None:
