@@ -182,6 +182,8 @@ def test_transcriptions(api: openai.OpenAI, run: dict[str, Any]) -> None:
         ("completions", {"presence_penalty": -0.5}, "presence_penalty"),
         ("completions", {"temperature": float("nan")}, "temperature"),
         ("completions", {"temperature": 3}, "temperature"),
+        ("completions", {"temperature": 5e-324}, "temperature"),
+        ("completions", {"repetition_penalty": 5e-324}, "repetition_penalty"),
         ("completions", {"top_p": 0}, "top_p"),
         ("completions", {"n": 0}, "n"),
         ("completions", {"max_tokens": 0}, "max_tokens"),

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from zhuyi.serving.fields import Form, Name, Seed, Share, Text, refused
+from zhuyi.serving.fields import LEAST_PENALTY, LEAST_TEMPERATURE, Form, Name, Seed, Share, Text, refused
 
 MOST_TOKENS = 100_000
 MOST_CHOICES = 128
@@ -32,13 +32,20 @@ class Writing(Form):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     top_k: int | None = Field(None, ge=0, le=1_000_000)
     min_p: Share | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=LEAST_PENALTY, le=100, allow_inf_nan=False)] | None = None
     no_repeat_ngram: int | None = Field(None, ge=0, le=1000)
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
     user: Annotated[str, Field(max_length=512)] | None = Field(None, description="Of no effect.")
     frequency_penalty: refused(None, 0, 0.0) = None  # type: ignore[valid-type]
     presence_penalty: refused(None, 0, 0.0) = None  # type: ignore[valid-type]
     logit_bias: refused(None, {}) = None  # type: ignore[valid-type]
+
+    @field_validator("temperature")
+    @classmethod
+    def _divides(cls, temperature: float | None) -> float | None:
+        if temperature and temperature < LEAST_TEMPERATURE:
+            raise ValueError(f"must be 0, which always takes the likeliest, or at least {LEAST_TEMPERATURE}")
+        return temperature
 
     @property
     def stops(self) -> tuple[str, ...] | None:

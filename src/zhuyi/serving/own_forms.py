@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from zhuyi.serving.fields import Form, Name, Seed, Text
+from zhuyi.serving.fields import LEAST_TEMPERATURE, Form, Name, Seed, Text
 
 MOST_ENTRIES = 1000
 LONGEST_TERM = 200
@@ -38,7 +38,7 @@ class GlossaryEntry(Form):
 class SampleForm(Form):
     """How translations are drawn, where they are not searched for."""
 
-    temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    temperature: Annotated[float, Field(ge=LEAST_TEMPERATURE, le=10, allow_inf_nan=False)] = 1.0
     top_k: int = Field(0, ge=0, le=1_000_000)
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     seed: Seed = 1
