@@ -160,6 +160,11 @@ def test_of_more_terms_than_positions_all_placeholders_are_kept(tokenizer):
     assert "glossary" in words.flags or "quick brown fox" in words.text
 
 
+def test_a_short_text_has_room_for_a_long_term(model, tokenizer):
+    term = "quick brown fox jumps over lazy dogs"
+    assert term in translate(model, tokenizer, ["Tom"], [make_glossary({"Tom": term})])[0].text
+
+
 def test_a_long_text_has_its_terms_wherever_it_is_cut(model, tokenizer):
     text = " ".join(f"He smokes {{x{i}}}, a lot; they <b>were</b> 42." for i in range(12)) + "x" * 90 + "{last}"
     glossary = make_glossary({"smokes": "吸烟"})

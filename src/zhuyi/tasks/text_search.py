@@ -46,7 +46,7 @@ from zhuyi.tasks.terms import word_borders
 from zhuyi.tasks.text_parts import Plan, Translation, assemble, cut_line, plan_text
 
 # A search for terms begins each of them in many places at once.
-TERM_ROWS = 10
+TERM_ROWS = 16
 
 
 class TextToTextModel(Protocol):
