@@ -2,11 +2,13 @@
 
 import json
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
 SHOWN_CHARACTERS = 40
+MOST_FIELDS = 2000
 
 
 def plain(value: object, *, most: int = SHOWN_CHARACTERS) -> str:
@@ -37,12 +39,23 @@ async def request_values(request: Request) -> dict[str, Any]:
             raise HTTPException(400, "Invalid JSON format")
         return values
     found: dict[str, Any] = {}
-    async with request.form(max_files=0, max_fields=2000) as form:
-        for name, value in [*request.query_params.multi_items(), *form.multi_items()]:
-            text = "\n".join(str(value).splitlines())
-            if name in found:
-                earlier = found[name]
-                found[name] = [*earlier, text] if isinstance(earlier, list) else [earlier, text]
-            else:
-                found[name] = text
+    for name, value in [*request.query_params.multi_items(), *await _form_values(request, kind)]:
+        text = "\n".join(str(value).splitlines())
+        if name in found:
+            earlier = found[name]
+            found[name] = [*earlier, text] if isinstance(earlier, list) else [earlier, text]
+        else:
+            found[name] = text
     return found
+
+
+async def _form_values(request: Request, kind: str) -> list[tuple[str, str]]:
+    if kind == "application/x-www-form-urlencoded":
+        # `curl -d q=你好` sends UTF-8 as it is, which Starlette takes for Latin-1.
+        try:
+            body = (await request.body()).decode("utf-8", "replace")
+            return parse_qsl(body, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        except ValueError:
+            raise HTTPException(400, f"the form has more than {MOST_FIELDS:,} values") from None
+    async with request.form(max_files=0, max_fields=MOST_FIELDS) as form:
+        return [(name, str(value)) for name, value in form.multi_items()]
