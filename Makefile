@@ -1,4 +1,4 @@
-# make demo | test | check | bench | docs: each makes .venv first, with the versions of constraints.txt.
+# make demo | test | check | bench | docs | screenshots: each makes .venv first, with the versions of constraints.txt.
 #
 #   make test ARGS="-k beam"               pass something on
 #   make demo PYTHON=/opt/bin/python3.12   use this Python, 3.11 or newer
@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export ZHUYI_TORCH ZHUYI_TORCH_INDEX
 
-.PHONY: demo test check bench docs
+.PHONY: demo test check bench docs screenshots
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -37,6 +37,10 @@ bench: .venv/peers .venv/joeynmt/installed .venv/faster-whisper/installed
 # The documents are Markdown, read where they lie; what can be wrong with them is tested.
 docs: .venv/installed
 	@$(venv)/python -m pytest -q tests/test_documents.py $(ARGS)
+
+# The pictures of the server's page in the documents; needs Chromium. ARGS="RUN RUN": of these runs.
+screenshots: .venv/installed
+	@$(venv)/python -m tests.serving.screenshots $(ARGS)
 
 .venv/python-version:
 	@for python in $(PYTHON); do \

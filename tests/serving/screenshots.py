@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 # Of each room: what is typed into it, and what is then waited for.
 TYPED = {
-    "translate": ("今天天气很好，我们去公园吧。", ".map canvas"),
+    "translate": ("今天天气很好，我们去公园吧。", ".strip .token"),
     "couplets": ("春风得意马蹄疾", ".alternative"),
     "chat": ("如何删除子对象", ".talk li.model:not([aria-busy=true]) p:not(:empty)"),
     "generate": ("ROMEO:", ""),
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def draw_rooms(browser: "Browser", address: str, ending: str, locale: str, theme: str, width: int) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 860}, locale=locale)
+    context = browser.new_context(viewport={"width": width, "height": 900}, locale=locale)
     page = context.new_page()
     page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
     page.goto(address)
@@ -68,7 +68,7 @@ def use(page: "Page", room: str) -> None:
     if awaited:
         page.locator(f"#room-{room} {awaited}").first.wait_for()
     if room == "translate":
-        page.locator(".strip[data-side=target] .token").nth(2).click()
+        page.locator(".strip[data-side=target] .token").nth(7).click()
     page.wait_for_timeout(500)  # for the last picture to be drawn
 
 

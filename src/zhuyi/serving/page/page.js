@@ -34,7 +34,8 @@ const ROOMS = [
 ];
 
 // Chromium keeps the boxes that it drew for Chinese before the font was there: another font setting draws them anew.
-const drawAnew = () => document.body.classList.toggle("font-came");
+let drawn = 0;
+const drawAnew = () => { document.body.style.fontFeatureSettings = `"kern" ${(drawn += 1)}`; };
 document.fonts.addEventListener("loadingdone", drawAnew);
 document.fonts.ready.then(drawAnew);
 
