@@ -106,6 +106,37 @@ def test_attention_learns_as_by_torchs_operations(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("causal", [False, True])
+def test_logits_that_are_narrower_than_queries(dtype: torch.dtype, causal: bool) -> None:
+    q, k, v = (torch.randn(2, 3, 6, 5, requires_grad=True) for _ in range(3))
+    mask = None if causal else torch.tensor([[True] * 6, [True] * 3 + [False] * 3])[:, None, None]
+    expected = torch.autograd.grad(attend(q, k, v, mask=mask, causal=causal)[0].sum(), (q, k, v))
+    with torch.autocast("cpu", dtype):
+        output = attend(q, k, v, mask=mask, causal=causal)[0]
+    assert output.dtype == dtype
+    for mine, theirs in zip(torch.autograd.grad(output.sum(), (q, k, v)), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0.05, atol=0.05)
+
+
+def test_keys_of_more_dimensions_than_queries() -> None:
+    q, k = torch.randn(2, 3, 6, 5, requires_grad=True), torch.randn(4, 2, 3, 6, 5, requires_grad=True)
+    found, _ = attend(q, k, k, causal=True)
+    for one, keys in zip(found, k, strict=True):
+        torch.testing.assert_close(one, attend(q, keys, keys, causal=True)[0])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 6), (6, 0), (0, 0)])
+def test_there_may_be_nothing(rows: int, columns: int) -> None:
+    q = torch.randn(2, 3, rows, 5, requires_grad=True)
+    k, v = (torch.randn(2, 3, columns, 5, requires_grad=True) for _ in range(2))
+    output, _ = attend(q, k, v, mask=torch.ones(2, 1, 1, columns, dtype=torch.bool), dropout=0.5)
+    assert output.shape == (2, 3, rows, 5)
+    assert not output.any()
+    for found in torch.autograd.grad(output.sum(), (q, k, v)):
+        assert not found.any()
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_dropout_by_the_kernels_has_its_rate_in_every_lane(library: ctypes.CDLL, rate: float) -> None:
     torch.manual_seed(0)

@@ -191,7 +191,7 @@ class Int8Weights:
 def checked(found: int) -> None:
     """Raises: MemoryError: a kernel found none."""
     if not found:
-        raise MemoryError("no memory for a product's rows; translate fewer rows at once (decode.batch_rows)")
+        raise MemoryError("no memory for a row; take fewer at once (decode.batch_rows, train.batch_tokens)")
 
 
 def _pointer(x: Tensor | None) -> int | None:

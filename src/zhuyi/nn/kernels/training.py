@@ -66,7 +66,7 @@ class Softmax(torch.autograd.Function):
         (weights,), (library, scale) = ctx.saved_tensors, ctx.known
         grad = grad.contiguous()
         out, columns = torch.empty_like(weights), weights.shape[-1]
-        sizes = (weights.numel() // columns, columns, _is_narrow(weights), scale)
+        sizes = (weights.shape[:-1].numel(), columns, _is_narrow(weights), scale)
         library.softmax_rows_backward(weights.data_ptr(), grad.data_ptr(), *sizes, out.data_ptr())
         return None, out, None, None
 
@@ -90,15 +90,15 @@ def softmax_rows(
 ) -> None:
     """Write softmax(scale * x + bias) over the last dimension to `out`, which may be `x`.
 
-    Shape: x, out (..., S), with a bias (B, H, T, S); bias broadcastable to x, in its type; normalizers (...,) float32
-           or None, where the log of each row's normalizer goes.
+    Shape: x, out (..., S), with a bias (B, H, T, S), out contiguous; bias broadcastable to x, in its type; normalizers
+           (...,) float32 or None, where the log of each row's normalizer goes.
     """
     x, columns = x.contiguous(), x.shape[-1]
     numbers = _Bias(None, 1, 1, (0, 0, 0))
     if bias is not None:
         bias = bias.expand(*bias.shape[:-1], columns).contiguous().expand(x.shape)
         numbers = _Bias(bias.data_ptr(), *x.shape[1:3], tuple(bias.stride()[:3]))
-    sizes = (x.numel() // columns, columns, _is_narrow(x), scale)
+    sizes = (x.shape[:-1].numel(), columns, _is_narrow(x), scale)
     given = None if normalizers is None else normalizers.data_ptr()
     checked(library.softmax_rows(x.data_ptr(), *sizes, ctypes.addressof(numbers), out.data_ptr(), given))
 
