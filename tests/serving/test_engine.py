@@ -293,6 +293,17 @@ def test_a_fault_is_its_own_requests_alone(use: Used, translator: Translator) ->
         assert same(each[0], wanted)
 
 
+def test_options_that_nothing_can_be_made_of_harm_nobody(use: Used) -> None:
+    async def client(engine: Engine) -> None:
+        run = engine.run("zh-en")
+        with pytest.raises(TypeError, match="unhashable"):
+            await engine.translate(run, TEXTS[:1], TranslateOptions(prefix=["x"]))  # type: ignore[arg-type]
+        assert engine.is_ready and engine.in_system == 0
+        assert await engine.translate(run, TEXTS[:1])
+
+    use(client)
+
+
 def test_options_that_cannot_be_are_told_and_stop_nobody(use: Used) -> None:
     async def client(engine: Engine) -> None:
         run = engine.run("zh-en")

@@ -125,7 +125,7 @@ class Border:
                 await asyncio.wait({work}, timeout=GRACE_SECONDS)
             if not work.done():
                 work.cancel()
-                await asyncio.wait({work})
+                await asyncio.gather(work, return_exceptions=True)
                 raise TookTooLong(seconds) if is_over else ClientGone
             work.result()
         finally:

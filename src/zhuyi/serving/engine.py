@@ -40,7 +40,7 @@ from zhuyi.tasks.glossary import Glossary
 logger = logging.getLogger("zhuyi.serving")
 
 LONGEST_RETRY_SECONDS = 60
-TRIM_SECONDS = 10.0  # between two times that freed memory is given back
+TRIM_SECONDS = 30.0  # between two times that freed memory is given back
 
 
 class Engine:
@@ -260,6 +260,9 @@ class Engine:
         idle = not any(work.active for work in self._works.values())
         if idle:
             self._rest()
+        if time.monotonic() - self._last_trim > TRIM_SECONDS:
+            give_back_freed_memory()
+            self._last_trim = time.monotonic()
         with self._change:
             if idle:
                 self._change.wait_for(lambda: self._arrived or self._gone or self._stopping)
@@ -267,18 +270,25 @@ class Engine:
             arrived, self._arrived = self._arrived, []
             gone, self._gone = self._gone, []
         for job in arrived:
-            kind = kind_of_work(job)
-            if kind not in self._works:
-                work = work_for(job, self.settings, self._outbox)
-                others = (each.used_seconds for each in self._works.values() if each.run.name == job.run.name)
-                work.used_seconds = min(others, default=0.0)  # who is new does not go before all others
-                self._works[kind] = work
-            self._works[kind].add(job)
-            self._where[job] = self._works[kind]
+            try:
+                self._where[job] = self._work_of(job)
+            except Exception as error:
+                self._outbox.put(job, error)
+            else:
+                self._where[job].add(job)
         for job in gone:
             if job in self._where:
                 self._where.pop(job).leave(job)
                 self._note_end()
+
+    def _work_of(self, job: Job) -> Work:
+        kind = kind_of_work(job)
+        if kind not in self._works:
+            work = work_for(job, self.settings, self._outbox)
+            others = (each.used_seconds for each in self._works.values() if each.run.name == job.run.name)
+            work.used_seconds = min(others, default=0.0)  # who is new does not go before all others
+            self._works[kind] = work
+        return self._works[kind]
 
     def _turn(self) -> None:
         """A step of the run that has had the least time, and there of the work that has had the least."""
@@ -288,6 +298,7 @@ class Engine:
                 self.metrics.rows.labels(work.run.name).set(0)
         self._works = active  # what is idle is closed, its search with it
         if not active:
+            self._outbox.flush()
             return
         names = {work.run.name for work in active.values()}
         # Who was away comes back without the time that it did not use.
@@ -310,9 +321,6 @@ class Engine:
         self._used_seconds.clear()
         for name in self._runs:
             self.metrics.rows.labels(name).set(0)
-        if time.monotonic() - self._last_trim > TRIM_SECONDS:
-            give_back_freed_memory()
-            self._last_trim = time.monotonic()
 
     def _note_end(self) -> None:
         now = time.monotonic()

@@ -123,7 +123,10 @@ class SearchWork:
         self._gathering.leave(job)
         if job in self._inside:
             del self._inside[job]
-            self._searching.drop(self._search, job)
+            try:
+                self._searching.drop(self._search, job)
+            except Exception as error:
+                self._start_over(error)
 
     def step(self) -> int:
         for job in self._gathering.take(idle=not self._inside):
