@@ -24,7 +24,7 @@ def kept(text):
         ('<b>x</b> <a href="a b">y</a>', ["<b>", "</b>", '<a href="a b">', "</a>"]),
         ("<br/>&nbsp;&#39; <!-- z -->", ["<br/>", "&nbsp;", "&#39;", "<!-- z -->"]),
         ("file_{n}.txt on {host}:{port}, v{version}.", ["file_{n}.txt", "{host}:{port}", "v{version}"]),
-        ("{a}{b} %d/%d", ["{a}{b}", "%d/%d"]),
+        ("{a}{b} %d/%d %d%%", ["{a}{b}", "%d/%d", "%d%%"]),
         ("$HOME and %PATH%", ["$HOME", "%PATH%"]),
     ],
 )  # fmt: skip

@@ -36,7 +36,7 @@ _BRACES = (
 )
 _DOLLAR = r"(?<![A-Za-z0-9_$])\$[A-Za-z_][A-Za-z0-9_]{0,60}+(?!\$)|(?<![A-Za-z0-9_])%[A-Z][A-Z0-9_]{1,40}%"
 _WIDTH = r"%(?:\([\w.]{1,60}\)|[0-9]{1,2}\$)?[-+0#]{0,4}[0-9*]{0,4}(?:\.[0-9*]{0,3})?"
-_NUMBER_FORMAT = rf"{_WIDTH}(?:hh|h|ll|l|L|q|j|z|t)?[diuoxXeEfFgG](?![A-Za-z])"
+_NUMBER_FORMAT = rf"{_WIDTH}(?:hh|h|ll|l|L|q|j|z|t)?[diuoxXeEfFgG](?![A-Za-z])(?:%%)?"
 _FORMAT = rf"{_WIDTH}[scraSpn@](?![A-Za-z])"
 _SIGNS = re.compile(r"[{}%$<&@]|://|www\.")
 _KEPT = re.compile(
