@@ -2,12 +2,13 @@
 
 import ctypes
 import math
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
-from zhuyi.nn import kernels
+from zhuyi.nn import attention, kernels
 from zhuyi.nn.attention import attend
 from zhuyi.nn.dropout import dropout
 from zhuyi.nn.kernels.training import Softmax, softmax_rows
@@ -117,6 +118,28 @@ def test_logits_that_are_narrower_than_queries(dtype: torch.dtype, causal: bool)
     assert output.dtype == dtype
     for mine, theirs in zip(torch.autograd.grad(output.sum(), (q, k, v)), expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("length", "dtype", "learns", "biased", "is_plain"),
+    [
+        (128, torch.float32, False, True, True),
+        (129, torch.float32, False, False, False),
+        (256, torch.float32, True, False, True),
+        (256, torch.float32, True, True, False),
+        (257, torch.float32, True, False, False),
+        (512, torch.bfloat16, True, False, True),
+        (513, torch.bfloat16, True, False, False),
+    ],
+)
+def test_the_plain_formula_goes_further_where_the_kernels_learn(
+    library: ctypes.CDLL, length: int, dtype: torch.dtype, learns: bool, biased: bool, is_plain: bool
+) -> None:
+    q = torch.randn(1, 1, length, 2, dtype=dtype, requires_grad=learns)
+    bias = torch.zeros(length, dtype=dtype) if biased else None
+    with mock.patch.object(attention, "_attend_fused", wraps=attention._attend_fused) as fused:
+        attend(q, q, q, bias=bias)
+    assert fused.called is not is_plain
 
 
 def test_keys_of_more_dimensions_than_queries() -> None:

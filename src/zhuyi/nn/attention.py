@@ -1,5 +1,6 @@
 """Scaled dot-product and multi-head attention: sections 3.2.1 to 3.2.3 of "Attention Is All You Need"."""
 
+import ctypes
 import math
 
 import torch
@@ -62,7 +63,7 @@ def attend(
         if causal:  # as one mask: what it allows and what causality allows may have nothing in common
             mask, causal = mask & causal_mask(q.shape[-2], q.device), False
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    if need_weights or _plain_is_faster(q, k):
+    if need_weights or _plain_is_faster(q, k, bias):
         output, weights = _attend_plain(q, k, v, mask, bias, scale, dropout, causal)
     else:
         output, weights = _attend_fused(q, k, v, mask, bias, scale, dropout, causal), None
@@ -84,7 +85,7 @@ def _attend_plain(
     dropout: float,
     causal: bool,
 ) -> tuple[Tensor, Tensor]:
-    if bias is None and q.dim() == k.dim() == 4 and (library := kernels.library_to_train(q)) is not None:
+    if (library := _library_to_learn(q, k, bias)) is not None:
         rule = causal_bias(q.shape[-2], q.dtype, q.device) if causal else None
         rule = rule if mask is None else additive(mask, q.dtype)
         logits = (q @ k.transpose(-2, -1)).to(q.dtype)  # (B, H, T, S); autocast may have made them narrower
@@ -124,9 +125,13 @@ def _leaves_something(mask: Tensor) -> bool:
     return mask.device.type == "cpu" and is_eager() and bool(mask.any(dim=-1).all())
 
 
-def _plain_is_faster(q: Tensor, k: Tensor) -> bool:
-    learns = q.dim() == 4 and kernels.library_to_train(q) is not None
-    factor = LEARNING_FACTOR[q.dtype] if learns else 1
+def _library_to_learn(q: Tensor, k: Tensor, bias: Tensor | None) -> ctypes.CDLL | None:
+    """The kernels whose softmax is the plain path's; a bias could want a gradient of its own."""
+    return kernels.library_to_train(q) if bias is None and q.dim() == k.dim() == 4 else None
+
+
+def _plain_is_faster(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
+    factor = 1 if _library_to_learn(q, k, bias) is None else LEARNING_FACTOR[q.dtype]
     return q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= factor * PLAIN_PATH_MAX_LOGITS
 
 
