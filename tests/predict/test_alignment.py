@@ -37,6 +37,13 @@ def test_words_are_aligned(weights: np.ndarray) -> None:
     assert str(found) == "0-1 1-0 2-2 2-3"
 
 
+def test_a_word_has_what_all_its_tokens_have() -> None:
+    weights = torch.tensor([[[0.3, 0.3, 0.4, 0.0], [0.0, 0.0, 0.0, 1.0]]])
+    maps = TextMaps(("▁to", "day", "▁rain", "</s>"), ("雨", "</s>"), {"decoder.0.cross": weights})
+    assert str(align(maps)) == "0-0"
+    assert str(align(maps, words=False)) == "2-0"
+
+
 def test_only_what_holds_from_both_sides(weights: np.ndarray) -> None:
     assert str(align(maps_with(weights), mutual=True)) == "0-1 1-0 2-2"
 

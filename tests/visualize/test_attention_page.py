@@ -73,6 +73,7 @@ def test_a_sound_has_its_wave_and_no_encoder() -> None:
     generator = torch.Generator().manual_seed(1)
     sizes = {"encoder.0.self": (100, 100), "decoder.0.self": (3, 5), "decoder.0.cross": (3, 100)}
     maps = {name: torch.rand(2, *size, generator=generator) for name, size in sizes.items()}
+    maps |= {name.replace("0", "1"): weights for name, weights in maps.items()}
     data = page_data(SoundMaps(samples, ("▁a", "▁b", "</s>"), maps, ("<s>", "<|en|>", "<t>", "▁a", "▁b")))
     assert [(place["place"], place["rows"], place["columns"]) for place in data["places"]] == [
         ("decoder", 3, 5),

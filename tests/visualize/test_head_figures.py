@@ -50,10 +50,12 @@ def test_what_a_prefix_before_the_text_does_not_shift() -> None:
     # Two signs are read before the first token is written: row 0 has just read column 1.
     weights = np.zeros((3, 4))
     weights[np.arange(3), np.arange(3) + 1] = 1
+    before = np.roll(weights, -1, axis=1)
     found = head_figures(
-        SoundMaps(np.zeros(9), ("a", "b", "</s>"), {"decoder.0.self": tensor(weights)}, ("s", "t", "a", "b"))
+        SoundMaps(np.zeros(9), ("a", "b", "</s>"), {"decoder.0.self": tensor(weights, before)}, ("s", "t", "a", "b"))
     )
     check(found[0], distance=0, itself=1, first=0, previous=0)
+    check(found[1], distance=1, itself=0, first=1 / 3, previous=1)
 
 
 def test_a_picture_s_distances_are_between_patches() -> None:
