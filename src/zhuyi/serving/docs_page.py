@@ -12,6 +12,7 @@ router = APIRouter(include_in_schema=False)
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+KINDS = {"application/json": "JSON", "application/x-www-form-urlencoded": "form", "multipart/form-data": "upload"}
 HEAD = """<!doctype html>
 <html lang="en">
 <head>
@@ -52,8 +53,7 @@ def _operations(document: dict[str, Any]) -> Iterator[str]:
                 (each["name"], each["in"], each.get("schema", {}), each.get("required", False))
                 for each in operation.get("parameters", ())
             ]
-            for kind, content in operation.get("requestBody", {}).get("content", {}).items():
-                rows += _properties(kind, content.get("schema", {}), document)
+            rows += _properties(operation.get("requestBody", {}).get("content", {}), document)
             if rows:
                 yield "<table><thead><tr><th>Name</th><th>In</th><th>Value</th><th></th></tr></thead><tbody>"
                 yield from (_row(*row, document) for row in rows)
@@ -65,13 +65,16 @@ def _operations(document: dict[str, Any]) -> Iterator[str]:
             yield f"<ul>{''.join(answers)}</ul></section>"
 
 
-def _properties(
-    kind: str, schema: dict[str, Any], document: dict[str, Any]
-) -> list[tuple[str, str, dict[str, Any], bool]]:
-    """The fields of a body."""
-    schema = _resolved(schema, document)
-    required = schema.get("required", ())
-    return [(name, kind, field, name in required) for name, field in schema.get("properties", {}).items()]
+def _properties(content: dict[str, Any], document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any], bool]]:
+    """The fields of a body, whatever kinds of body may hold them."""
+    kinds: dict[str, list[str]] = {}
+    fields: dict[str, tuple[dict[str, Any], bool]] = {}
+    for kind, body in content.items():
+        schema = _resolved(body.get("schema", {}), document)
+        for name, field in schema.get("properties", {}).items():
+            kinds.setdefault(name, []).append(KINDS.get(kind, kind))
+            fields.setdefault(name, (field, name in schema.get("required", ())))
+    return [(name, ", ".join(kinds[name]), *field) for name, field in fields.items()]
 
 
 def _row(name: str, where: str, schema: dict[str, Any], required: bool, document: dict[str, Any]) -> str:
