@@ -22,6 +22,8 @@ from zhuyi.errors import InputError
 PRETRAINED = Path(__file__).parent / "pretrained"
 # Of an imported run's folder: the tokenizer's files as they were published, for an export.
 PUBLISHED = "published"
+# What a run may have written before its first step.
+BEGINNING = ("config.json", "tokenizer*.json", PUBLISHED, "cache", "tensorboard")
 MOST_SAMPLES = 400  # even, so that of one more than these every second ends with the newest
 
 
@@ -181,15 +183,21 @@ class RunFolder:
         """What the folder holds; None where there is no such folder."""
         return set(self.path.iterdir()) if self.path.exists() else None
 
-    def remove_all_but(self, entries: set[Path] | None) -> None:
-        """Go back to what `entries` gave before: what cannot begin is not to stand in the way of the next try."""
-        for entry in (self.entries() or set()) - (entries or set()):
+    def remove_beginning(self, there: set[Path] | None) -> None:
+        """Take away what a run writes before its first step: it is not to stand in the way of the next try.
+
+        Others may write into the folder meanwhile, other runs say: what has no name of ours is left alone.
+
+        Args:   there: what `entries` gave before the run.
+        """
+        for entry in {path for name in BEGINNING for path in self.path.glob(name)} - (there or set()):
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+                shutil.rmtree(entry, ignore_errors=True)
             else:
-                entry.unlink()
-        if entries is None and self.path.exists():
-            self.path.rmdir()
+                entry.unlink(missing_ok=True)
+        if there is None:
+            with contextlib.suppress(OSError):  # there is something else now
+                self.path.rmdir()
 
     def _clear_leftovers(self) -> None:
         """Remove what a killed writing or removal of a checkpoint has left."""

@@ -774,3 +774,27 @@ def test_what_cannot_begin_leaves_no_trace(was_there: bool, tmp_path: Path, monk
     with pytest.raises(InputError, match="does not fit"):
         train_tiny(tiny_config(pairs), folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["pairs.tsv", *(["run", "notes.txt"] if was_there else [])]
+
+
+def test_what_cannot_begin_takes_nothing_of_others_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, folder = write_pairs(tmp_path / "pairs.tsv", number_pairs(60)), tmp_path / "runs"
+
+    def refuse(self: Any) -> None:
+        (folder / "another" / "checkpoints").mkdir(parents=True)
+        (folder / "notes.txt").write_text("mine", encoding="utf-8")
+        raise InputError("the largest batch does not fit")
+
+    monkeypatch.setattr(loop._Training, "try_largest_batch", refuse)
+    with pytest.raises(InputError, match="does not fit"):
+        train_tiny(tiny_config(pairs), folder)
+    assert {path.name for path in folder.rglob("*")} == {"another", "checkpoints", "notes.txt"}
+
+
+def test_a_run_that_began_meanwhile_stays(pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_yet(folder: RunFolder) -> None:
+        folder.write_config(tiny_config(pairs_file))
+
+    monkeypatch.setattr(RunFolder, "entries", none_yet)
+    with pytest.raises(InputError, match="holds a run already"):
+        train_tiny(tiny_config(pairs_file), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").config_path.exists()

@@ -75,17 +75,18 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: Ru
     Returns: the validation scores of the weights left in the folder, and `interrupted`: whether a signal ended it.
     Raises: InputError: the folder holds a run and `resume` is not set, or the data or config is unusable.
     """
-    is_new = not folder.config_path.exists()
     there = folder.entries()
     processes = Processes()
     log = log or RunLog(folder, quiet=not processes.is_first)
     try:
+        folder.check_trainable(resume=resume)
+        is_new = not folder.config_path.exists()
         try:
-            training = _Training(config, folder, resume, processes, log)
+            training = _Training(config, folder, processes, log)
             training.try_largest_batch()
         except Exception:
             if is_new and processes.is_first:
-                folder.remove_all_but(there)
+                folder.remove_beginning(there)
             raise
         return training.run()
     finally:
@@ -93,8 +94,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool = False, log: Ru
 
 
 class _Training:
-    def __init__(self, config: RunConfig, folder: RunFolder, resume: bool, processes: Processes, log: RunLog) -> None:
-        folder.check_trainable(resume=resume)
+    def __init__(self, config: RunConfig, folder: RunFolder, processes: Processes, log: RunLog) -> None:
         self.folder, self.processes, self.log = folder, processes, log
         config = self._claim(config)
         _set_machine(config.train)
