@@ -76,12 +76,25 @@ def test_an_answer_that_is_late_is_not_shown(room: Rooms) -> None:
     page.route("**/v1/translate", answer)
     with page.expect_request("**/v1/translate"):
         page.locator("#source").fill("old")
-    page.locator("#source").fill("new")
+    with page.expect_event("requestfailed") as given_up:
+        page.locator("#source").fill("new")
+    assert given_up.value.post_data_json["texts"] == ["old"]
     page.get_by_text("newest").wait_for()
     with contextlib.suppress(Exception):  # the page has given it up
         held[0].fulfill(json={"translations": [{"text": "stale", "score": 0, "alternatives": [], "flags": []}]})
     page.wait_for_timeout(100)
     assert page.locator("#target").text_content() == "newest"
+
+
+def test_terms_are_kept_to(room: Rooms) -> None:
+    page = room("translate")
+    page.locator("select").first.select_option(label=label_of(page, "zh-en"))
+    page.locator("summary", has_text="Terms").click()
+    page.get_by_label("How words are to be translated").fill("零 = seven\n\n五")
+    with page.expect_request("**/v1/translate") as asked:
+        page.locator("#source").fill(NUMBERS)
+    assert asked.value.post_data_json["glossary"] == [["零", "seven"], ["五", "五"]]
+    page.locator("#target p", has_text="seven").wait_for()
 
 
 def test_the_languages_change_places(room: Rooms) -> None:
