@@ -41,6 +41,7 @@ def translated(html: str, *translations: str, links: tuple[Link, ...] = ()) -> s
         ("<div translate=yes>x</div>", ["x"]),
         ("<pre>x = 1</pre>", []),
         ("<!-- no --><p title='no'>yes</p><!DOCTYPE no>", ["yes"]),
+        ("<!-- a > b -->x<!--> y --><!-- z", ["x y -->"]),
         ("x <b>y <i>z</b> w</i>", ["x", "y", "z", "w"]),
         ("<ul><li>a<li>b</ul>", ["a", "b"]),
         ("&#" + "9" * 5000 + ";", ["&#" + "9" * 5000 + ";"]),

@@ -234,6 +234,14 @@ def test_what_a_run_cannot_do_is_told(client: httpx2.Client, path: str, values: 
     assert answer.status_code == 400 and message in answer.json()["error"]["message"]
 
 
+def test_a_stream_is_of_events_and_ends_with_done(client: httpx2.Client) -> None:
+    json = {"model": "writer", "prompt": "x", "stream": True, "max_tokens": 3}
+    answer = client.post("/v1/completions", json=json)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.text.endswith("\n\ndata: [DONE]\n\n")
+    assert all(line.startswith("data: ") for line in answer.text.split("\n\n")[:-1])
+
+
 def test_what_goes_wrong_before_a_stream_is_no_stream(client: httpx2.Client) -> None:
     json = {"model": "writer", "prompt": "x", "stream": True, "max_tokens": 5000}
     answer = client.post("/v1/completions", json=json)
