@@ -126,6 +126,8 @@ def test_classify(client: httpx2.Client, run: dict[str, Any]) -> None:
     assert answer["run"] == "labels"
     for given, each in zip(answer["classifications"], found, strict=True):
         assert given["label"] == each.label and given["probabilities"] == pytest.approx(each.probabilities, abs=1e-5)
+    assert client.post("/v1/classify", json={"texts": [], "seconds": []}).json()["classifications"] == []
+    assert client.post("/v1/classify", json={"texts": []}).json()["classifications"] == []
     assert "1 texts but 2 second" in error(client.post("/v1/classify", json={"texts": ["a"], "seconds": ["b", "c"]}))
     assert "cannot classify in the way of text-classification; choose labels" in error(
         client.post("/v1/classify", json={"run": "pictures", "texts": ["a"]})

@@ -98,7 +98,11 @@ async def _labels(engine: Engine, run: ServedRun, form: ClassifyForm) -> list[di
     else:
         couples = list(zip(texts, seconds, strict=True))
         found = await engine.batched(
-            run, "pairs", couples, lambda items: classifier.classify(*map(list, zip(*items, strict=True))), cost=size
+            run,
+            "pairs",
+            couples,
+            lambda items: classifier.classify([text for text, _ in items], [second for _, second in items]),
+            cost=size,
         )
     return [_as_json(each) for each in found]
 
