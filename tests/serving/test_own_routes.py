@@ -189,6 +189,7 @@ def test_what_is_wrong_with_a_table_is_told_by_its_name(client: httpx2.Client) -
     good = table().encode()
     assert sent(good.replace(b"north", b"south-west")).startswith("speeds.csv: no column for the sensor 'north'")
     assert "6" in sent(table(2).encode()) and sent(good, steps="5").startswith("5 steps are asked for")
+    assert "no row of names" in sent(b"\r0\n1\n")
     assert "no table" in sent(b"\x89PNG\0") and "empty" in sent(b"")
     assert sent(b"PAR1" + b"x" * 99, "../../etc/x.parquet").startswith("../../etc/x.parquet: not a Parquet file")
     assert "damaged" in sent(gzip.compress(good)[:-9])

@@ -150,7 +150,10 @@ def _csv_header(file: str) -> list[str]:
     first = next(iter(read_lines(file)), "").removeprefix("\ufeff").rstrip("\r\n")
     if not first:
         raise InputError(f"{file}: empty; expected a header with a name for each sensor")
-    return [name.strip() for name in next(csv.reader([first], delimiter=_delimiter(first)))]
+    try:
+        return [name.strip() for name in next(csv.reader([first], delimiter=_delimiter(first)))]
+    except csv.Error as error:
+        raise InputError(f"{file}: its first line is no row of names ({error})") from None
 
 
 def _delimiter(line: str) -> str:
