@@ -32,7 +32,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "attention": pictures.attention,
     "watch": watching.watch,
     "serve": serving.serve,
-    "serve": serving.serve,
     "import": models.import_,
     "export": models.export,
     "info": models.info,
