@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import settings
+from tests.browser import browser, complaints, page
 from torch import Tensor, nn
 
-from tests.browser import browser, complaints, page
 from zhuyi.models import MODELS
 from zhuyi.models.bert import BertConfig
 from zhuyi.models.gman import GmanConfig

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from zhuyi.nn import kernels
 from zhuyi.nn import loss as loss_module
 from zhuyi.nn.loss import projected_cross_entropy
 
@@ -94,6 +95,12 @@ def test_gradient_of_one_side_alone(wanted: str) -> None:
     torch.testing.assert_close({"x": x.grad, "weight": weight.grad}[wanted], expected)
 
 
+def test_a_second_derivative_is_refused() -> None:
+    x, weight, targets = inputs()
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(projected_cross_entropy(x, weight, targets)[0], x, create_graph=True)
+
+
 def test_gradients_add_up_over_calls_and_backward_passes() -> None:
     x, weight, targets = inputs()
     loss = projected_cross_entropy(x, weight, targets, smoothing=0.1)[0]
@@ -142,6 +149,14 @@ def test_inputs_are_left_as_they_were() -> None:
         assert torch.equal(y.detach(), old)
 
 
+@pytest.fixture(params=["kernels", "torch"])
+def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernels, where there are any, and by torch's operations."""
+    if request.param == "torch":
+        monkeypatch.setattr(kernels, "_load", lambda: (None, "off"))
+
+
+@pytest.mark.usefixtures("arithmetic")
 def test_extreme_logits_stay_finite() -> None:
     x = torch.tensor([[1e4], [-1e4]], requires_grad=True)
     weight = torch.tensor([[1.0], [-1.0], [0.5]], requires_grad=True)
@@ -153,6 +168,7 @@ def test_extreme_logits_stay_finite() -> None:
     assert bool(x.grad.isfinite().all() and weight.grad.isfinite().all())
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_bfloat16_is_near_float32() -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(300, 32, generator=generator), torch.randn(500, 32, generator=generator) / 32**0.5

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+from collections.abc import Callable
 from unittest import mock
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zhuyi.nn import attention, kernels
+from zhuyi.nn.activations import ACTIVATIONS
 from zhuyi.nn.attention import attend
 from zhuyi.nn.dropout import dropout
 from zhuyi.nn.kernels.training import Softmax, softmax_rows
@@ -105,6 +107,37 @@ def test_attention_learns_as_by_torchs_operations(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(kernels, "_load", lambda: (None, "off"))
     for mine, theirs in zip(found, learned(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_that_do_not_lie_side_by_side(library: ctypes.CDLL) -> None:
+    x = torch.randn(2, 3, 7, 5).transpose(-2, -1).requires_grad_()
+    for grad in (torch.randn(2, 3, 1, 1).expand(2, 3, 5, 7), torch.randn(2, 3, 7, 5).transpose(-2, -1)):
+        plain = torch.softmax(0.3 * x, dim=-1)
+        found, expected = (both_ways(weights, x, grad) for weights in (Softmax.apply(library, x, 0.3, None), plain))
+        for mine, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_the_way_back_has_a_way_back_too(library: ctypes.CDLL, rate: float) -> None:
+    x, direction = torch.randn(2, 1, 3, 4, requires_grad=True), torch.randn(2, 1, 3, 4)
+    torch.manual_seed(5)
+    kept = dropout(torch.ones(2, 1, 3, 3, requires_grad=True), rate).detach()
+
+    def slope(weights: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        (found,) = torch.autograd.grad((drop(weights) @ x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(found, x, direction)[0]
+
+    torch.manual_seed(5)
+    mine = slope(Softmax.apply(library, x @ x.transpose(-2, -1), 0.7, None), lambda weights: dropout(weights, rate))
+    theirs = slope(torch.softmax(0.7 * (x @ x.transpose(-2, -1)), dim=-1), lambda weights: weights * kept)
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_second_derivative_that_is_missing_is_not_zero(library: ctypes.CDLL) -> None:
+    x = torch.randn(6, 5, requires_grad=True)
+    with pytest.raises(RuntimeError, match="ZHUYI_KERNELS=0"):
+        torch.autograd.grad(ACTIVATIONS["gelu-tanh"](x).sum(), x, create_graph=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

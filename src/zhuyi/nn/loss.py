@@ -66,6 +66,8 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("this loss has no second derivative; compute it by torch.nn.functional.cross_entropy")
         factor = float(grads[0])
         found = [grad if grad is None or factor == 1.0 else grad * factor for grad in ctx.saved_tensors]
         return *found, None, None

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from zhuyi.nn.kernels import LONG, POINTER, checked
 
@@ -22,8 +21,9 @@ class GeluTanh(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the kernels give no second derivative of gelu-tanh; set ZHUYI_KERNELS=0")
         (slopes,) = ctx.saved_tensors
         return None, grad * slopes
 
@@ -40,9 +40,11 @@ class Dropout(torch.autograd.Function):
         return _dropped(library, x, seed, threshold)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:
         library, seed, threshold = ctx.drawn
+        if torch.is_grad_enabled():  # a way back from here is wanted too
+            ones = torch.ones(grad.shape, dtype=grad.dtype)
+            return None, grad * _dropped(library, ones, seed, threshold), None, None
         return None, _dropped(library, grad, seed, threshold), None, None
 
 
@@ -61,9 +63,10 @@ class Softmax(torch.autograd.Function):
         return weights
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:
         (weights,), (library, scale) = ctx.saved_tensors, ctx.known
+        if torch.is_grad_enabled():
+            return None, scale * weights * (grad - (weights * grad).sum(dim=-1, keepdim=True)), None, None
         grad = grad.contiguous()
         out, columns = torch.empty_like(weights), weights.shape[-1]
         sizes = (weights.shape[:-1].numel(), columns, _is_narrow(weights), scale)
