@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from zhuyi.serving.refusals import Malformed, TooLarge, TooSlow
+from zhuyi.serving.refusals import Malformed, QueueFull, TooLarge, TooSlow
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -13,43 +13,75 @@ MOST_BRACKETS = 200_000  # arrays and objects of a JSON
 # What is too large is still taken in, and thrown away, up to so many times the limit: a client that is cut off while
 # it sends does not read why.
 PATIENCE = 4
-_JSON_PART = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+ROOM_SECONDS = 1  # after which others' bodies may have gone
+# Possessive, and through the end where a string has none: each byte is looked at once, whatever the body.
+_JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[{\]}]")
 
 
 class ClientGone(Exception):
     """Nobody is there any longer to be answered."""
 
 
-async def read_body(receive: Receive, declared: int, limit: int, chunk_seconds: float, seconds: float) -> bytes:
-    """All of a body.
+class BodyRoom:
+    """The bytes of all requests' bodies that are in memory at once, those that are still coming included."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def take(self, size: int) -> None:
+        """Raises: QueueFull: there is not so much room."""
+        if size > self._left:
+            raise QueueFull(ROOM_SECONDS)
+        self._left -= size
+
+    def give_back(self, size: int) -> None:
+        self._left += size
+
+
+async def read_body(
+    receive: Receive, declared: int, limit: int, chunk_seconds: float, seconds: float, room: BodyRoom
+) -> bytes:
+    """All of a body, which whoever asked for it gives back to the room.
 
     Args:   declared: its length by the head; 0 where it does not say.
             chunk_seconds, seconds: within which each part, and all of them, must come.
-    Raises: TooLarge, TooSlow, ClientGone.
+    Raises: TooLarge, TooSlow, ClientGone, QueueFull.
     """
     chunks: list[bytes] = []
-    size, is_large = 0, declared > limit
+    size, held, is_large = 0, 0, declared > limit
     deadline = asyncio.get_running_loop().time() + seconds
-    while True:
-        try:
-            async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + chunk_seconds)):
-                message = await receive()
-        except TimeoutError:
-            raise TooSlow(f"the request's body did not come within {chunk_seconds:g} s") from None
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        is_large = is_large or size > limit
+    try:
+        while True:
+            message = await _next(receive, deadline, chunk_seconds)
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            is_large = is_large or size > limit
+            if is_large:
+                chunks.clear()
+            else:
+                room.take(len(chunk))
+                held += len(chunk)
+                chunks.append(chunk)
+            if not message.get("more_body", False) or size > PATIENCE * limit:
+                break
         if is_large:
-            chunks.clear()
-        else:
-            chunks.append(chunk)
-        if not message.get("more_body", False) or size > PATIENCE * limit:
-            break
-    if is_large:
-        raise TooLarge(f"the request's body is larger than the {limit:,} bytes allowed")
+            raise TooLarge(f"the request's body is larger than the {limit:,} bytes allowed")
+    except BaseException:
+        room.give_back(held)
+        raise
     return b"".join(chunks)
+
+
+async def _next(receive: Receive, deadline: float, chunk_seconds: float) -> MutableMapping[str, Any]:
+    try:
+        async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + chunk_seconds)):
+            message = await receive()
+    except TimeoutError:
+        raise TooSlow(f"the request's body did not come within {chunk_seconds:g} s") from None
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message
 
 
 def check_json(body: bytes, max_depth: int) -> None:
@@ -57,16 +89,17 @@ def check_json(body: bytes, max_depth: int) -> None:
 
     Raises: Malformed
     """
+    if b"\0" in body:
+        raise Malformed("the JSON is not in UTF-8")
     if body.count(b"[") + body.count(b"{") <= max_depth:
         return
-    depth = count = 0
-    for part in _JSON_PART.finditer(body):
-        sign = part[0][:1]
-        if sign in (b"[", b"{"):
-            depth, count = depth + 1, count + 1
-            if depth > max_depth:
-                raise Malformed(f"the JSON is nested deeper than the {max_depth} levels allowed")
-            if count > MOST_BRACKETS:
-                raise Malformed(f"the JSON has more than the {MOST_BRACKETS:,} arrays and objects allowed")
-        elif sign in (b"]", b"}"):
-            depth -= 1
+    bare = _JSON_STRING.sub(b"", body)
+    if bare.count(b"[") + bare.count(b"{") > MOST_BRACKETS:
+        raise Malformed(f"the JSON has more than the {MOST_BRACKETS:,} arrays and objects allowed")
+    depth = 0
+    for bracket in _BRACKET.finditer(bare):
+        depth += 1 if bracket[0] in (b"[", b"{") else -1
+        if depth > max_depth:
+            raise Malformed(f"the JSON is nested deeper than the {max_depth} levels allowed")
+        if depth < 0:  # no parser goes beyond
+            return

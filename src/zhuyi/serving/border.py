@@ -11,12 +11,13 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from zhuyi.serving.bodies import ClientGone, Receive, check_json, read_body
+from zhuyi.serving.bodies import BodyRoom, ClientGone, Receive, check_json, read_body
 from zhuyi.serving.engine import Engine
 from zhuyi.serving.error_answers import LIBRETRANSLATE, error_answer, refusal_answer
 from zhuyi.serving.keys import KeyRing, RateLimit
 from zhuyi.serving.metrics import METHODS
-from zhuyi.serving.refusals import Forbidden, Malformed, QueueFull, Refusal, TookTooLong, TooManyRequests, Unauthorized
+from zhuyi.serving.refusals import Forbidden, Malformed, Refusal, TookTooLong, TooManyRequests, Unauthorized
+from zhuyi.serving.request_bodies import MOST_FIELDS
 from zhuyi.serving.settings import ServeSettings
 
 logger = logging.getLogger("zhuyi.serving")
@@ -29,6 +30,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN = frozenset(("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico"))
 OPEN_FOLDER = "/page/"
 LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")  # whatever else it says, it may be read as JSON
 BODIES_AT_ONCE = 16  # of the largest size, in memory
 GRACE_SECONDS = 5.0  # after which a request that did not keep its own limit is cut off
 
@@ -56,7 +58,7 @@ class Border:
         self._app, self._engine, self._settings = app, engine, settings
         self._keys = keys
         self._rate = RateLimit(settings.requests_per_minute)
-        self._held_bytes = 0
+        self._room = BodyRoom(BODIES_AT_ONCE * settings.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,19 +93,17 @@ class Border:
         declared = headers.get("content-length", "")
         length = int(declared) if declared.isdecimal() and declared.isascii() else 0
         body = await read_body(
-            receive, length, settings.max_body_bytes, settings.read_seconds, settings.request_seconds
+            receive, length, settings.max_body_bytes, settings.read_seconds, settings.request_seconds, self._room
         )
-        if not is_open and in_body:
-            self._let_in(scope, _key_in(body, headers))
-        if body.lstrip()[:1] in (b"[", b"{"):
-            check_json(body, settings.max_json_depth)
-        if self._held_bytes + len(body) > BODIES_AT_ONCE * settings.max_body_bytes:
-            raise QueueFull(self._engine.retry_after_seconds)
-        self._held_bytes += len(body)
         try:
+            is_form = headers.get("content-type", "").lower().startswith(FORMS)
+            if not is_form:
+                check_json(body, settings.max_json_depth)
+            if not is_open and in_body:
+                self._let_in(scope, _key_in(body, is_form=is_form))
             await self._run(scope, body, receive, answer)
         finally:
-            self._held_bytes -= len(body)
+            self._room.give_back(len(body))
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, answer: Answer) -> None:
         """Run the application, until it ends or its client leaves or its time is over."""
@@ -158,7 +158,7 @@ def check_host(headers: Headers, settings: ServeSettings) -> None:
     Raises: Refusal: it is such a request.
     """
     host = _host_of(headers.get("host", ""))
-    known = LOOPBACK_HOSTS | {settings.host, *settings.allowed_hosts}
+    known = LOOPBACK_HOSTS | {name.lower() for name in (settings.host, *settings.allowed_hosts)}
     if (settings.is_loopback or settings.allowed_hosts) and host not in known:
         raise Forbidden(f"this server does not answer to the name {host!r}; allow it by --allow-host")
     origin = headers.get("origin")
@@ -189,13 +189,12 @@ def _key_of(headers: Headers, scope: Scope) -> str:
     return headers.get("x-api-key") or query.get("api_key", [""])[0]
 
 
-def _key_in(body: bytes, headers: Headers) -> str:
+def _key_in(body: bytes, *, is_form: bool) -> str:
     """The `api_key` of a form or a JSON."""
     try:
-        if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            return parse_qs(body.decode("utf-8")).get("api_key", [""])[0]
-        check_json(body, 32)
+        if is_form:
+            return parse_qs(body.decode("utf-8"), max_num_fields=MOST_FIELDS).get("api_key", [""])[0]
         values = json.loads(body)
         return str(values.get("api_key") or "") if isinstance(values, dict) else ""
-    except (ValueError, Refusal):
+    except (ValueError, RecursionError):
         return ""

@@ -84,7 +84,7 @@ class KeyRing:
 
 
 def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()  # a JSON can hold half a character
 
 
 class RateLimit:
