@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,12 @@ def test_greedy_ids_are_those_of_generate(times: bool, tmp_path: Path) -> None:
     import_run(tmp_path / "hf", tmp_path / "run")
     run = zhuyi.load(tmp_path / "run")
     manner = Manner("auto", times=times, guarded=False)
-    listener = Listener(run.model, run.tokenizer, run.decode_config(beam=1), manner)
+    config = replace(run.decode_config(beam=1), temperatures=(0.0,))
+    listener = Listener(run.model, run.tokenizer, config, manner)
     pieces = sounds(50)
     languages = listener.detect_languages(pieces)
-    found, _ = listener._search(pieces, languages, range(50), 0.0)
-    assert len({hypothesis.tokens for hypothesis in found.values()}) > 25  # different sounds, different texts
+    found = [heard.attempt for heard in listener.hear(pieces, languages)]
+    assert len({hypothesis.tokens for hypothesis in found}) > 25  # different sounds, different texts
     assert len(set(languages)) > 1
     features = log_mel(windowed(pieces, 2.0), 80)
     for i in range(50):
