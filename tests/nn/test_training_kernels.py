@@ -3,6 +3,7 @@
 import ctypes
 import math
 from collections.abc import Callable
+from itertools import combinations
 from unittest import mock
 
 import pytest
@@ -13,10 +14,15 @@ from zhuyi.nn import attention, kernels
 from zhuyi.nn.activations import ACTIVATIONS
 from zhuyi.nn.attention import attend
 from zhuyi.nn.dropout import dropout
-from zhuyi.nn.kernels.training import Softmax, softmax_rows
+from zhuyi.nn.kernels.training import Dropout, Softmax, softmax_rows
 from zhuyi.nn.masks import additive, causal_bias
 
 DRAWS = 1_000_003
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -67,8 +73,9 @@ def test_what_is_masked_is_exactly_nothing(library: ctypes.CDLL) -> None:
 
 def test_a_row_that_sees_nothing_is_finite(library: ctypes.CDLL) -> None:
     nothing = additive(torch.zeros(1, 1, 1, 4, dtype=torch.bool), torch.float32)
-    x = -torch.rand(1, 1, 3, 4, requires_grad=True)
-    torch.testing.assert_close(Softmax.apply(library, x, 1.0, nothing), torch.full((1, 1, 3, 4), 0.25))
+    for x in (-torch.rand(1, 1, 3, 4), torch.full((1, 1, 3, 4), -3e38)):
+        weights = Softmax.apply(library, x.requires_grad_(), 1.0, nothing)
+        torch.testing.assert_close(weights, torch.full((1, 1, 3, 4), 0.25))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -215,6 +222,15 @@ def test_two_seeds_have_nothing_in_common(library: ctypes.CDLL) -> None:
     torch.manual_seed(2)
     first, second = ((dropout(torch.ones(DRAWS, requires_grad=True), 0.5) == 0).double() - 0.5 for _ in range(2))
     assert abs(float((first * second).mean()) * 4) < 4 / math.sqrt(DRAWS)
+
+
+def test_every_bit_of_a_seed_counts(library: ctypes.CDLL) -> None:
+    ones = torch.ones(DRAWS)
+    draws = [(Dropout.apply(library, ones, seed, 2**15) == 0).double() - 0.5 for seed in (0, 1, 2**31, 2**32, 2**62)]
+    for first, second in combinations(draws, 2):
+        for shift in (0, 16, 32):  # nor are another's draws the same, some places further
+            correlation = float((first[shift:] * second[: DRAWS - shift]).mean()) * 4
+            assert abs(correlation) < 5 / math.sqrt(DRAWS)
 
 
 def test_the_way_back_draws_the_same_again(library: ctypes.CDLL) -> None:
