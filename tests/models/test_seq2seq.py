@@ -23,7 +23,7 @@ from zhuyi.nn import dropout as dropout_module
 from zhuyi.nn.maps import Maps
 from zhuyi.predict import Translator
 from zhuyi.tasks.text_parts import Translation
-from zhuyi.visualize import draw
+from zhuyi.visualize import View, draw
 
 CONFIG = Seq2SeqConfig(d_model=14, dropout=0.0, max_len=40, source_vocab_size=19, target_vocab_size=23)
 KINDS: list[Any] = ["none", "additive", "dot", "general"]
@@ -419,14 +419,14 @@ def test_a_run_is_trained_evaluated_and_used(tmp_path: Path) -> None:
 def test_alignments_are_drawn_and_what_is_not_there_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     additive, none = zhuyi.load(runs["additive"]), zhuyi.load(runs["none"])
     for name in ("map.png", "map.html"):
-        draw(additive, "三五。", tmp_path / name, target="three five.")
+        draw(additive, "三五。", tmp_path / name, View(target="three five."))
         assert (tmp_path / name).stat().st_size > 1000
         with pytest.raises(InputError, match="has no attention"):
-            draw(none, "三五。", tmp_path / f"none-{name}", target="three five.")
+            draw(none, "三五。", tmp_path / f"none-{name}", View(target="three five."))
     with pytest.raises(InputError, match="no maps of the place 'encoder'; choose from cross"):
-        draw(additive, "三五。", tmp_path / "map.png", target="three five.", place="encoder")
+        draw(additive, "三五。", tmp_path / "map.png", View(target="three five.", place="encoder"))
     with pytest.raises(InputError, match="seq2seq has no positions"):
-        draw(additive, None, tmp_path / "positions.png", positions=True)
+        draw(additive, None, tmp_path / "positions.png", View(positions=True))
 
 
 def test_the_recipes_relatives_are_recipes() -> None:
