@@ -242,6 +242,15 @@ def test_the_way_back_draws_the_same_again(library: ctypes.CDLL) -> None:
     torch.testing.assert_close(dropped, grad * x)
 
 
+def test_draws_do_not_hang_on_whether_a_gradient_is_wanted(library: ctypes.CDLL) -> None:
+    """Layers that are computed again on the way back are computed without one first."""
+    x, found = torch.ones(5_000), []
+    for learns in (False, True):
+        torch.manual_seed(4)
+        found.append(dropout(x.requires_grad_(learns), 0.5).detach())
+    assert torch.equal(*found)
+
+
 def test_draws_do_not_hang_on_the_number_of_threads(library: ctypes.CDLL) -> None:
     x, threads, found = torch.ones(70_000, requires_grad=True), torch.get_num_threads(), []
     for count in (1, 2):

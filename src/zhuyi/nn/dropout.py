@@ -33,7 +33,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
         return x
     if x.device.type != "cpu":
         return nn.functional.dropout(x, rate)
-    if (library := kernels.library_to_train(x)) is not None:
+    if (library := kernels.library_of_numbers(x)) is not None:
         seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
         return kernels_to_train.Dropout.apply(library, x, seed, threshold_of(rate))
     return x * keep_mask(x, rate)
