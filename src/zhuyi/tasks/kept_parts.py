@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, TypeVar
 
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Term, is_translatable
@@ -22,17 +24,11 @@ if TYPE_CHECKING:
 
 _TAG_NAME = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]*)")
 _ALONE = frozenset(("img", "wbr", "input", "embed", "source"))
+_PLACE, _PLACE_OF_MARK = itemgetter(0), attrgetter("place")
 _SPACES = frozenset(("&nbsp;", "&#160;", "&ensp;", "&emsp;", "&thinsp;"))
 
 
-@dataclass(frozen=True)
-class _Swap:
-    """A stretch of a text that something else stands in for."""
-
-    start: int
-    end: int
-    stand_in: StandIn
-    text: str
+Placed = TypeVar("Placed")
 
 
 @dataclass
@@ -81,9 +77,7 @@ class KeptParts:
             return None
         found: list[str | Sentence] = []
         lead = ""
-        for start, end, after in _between_breaks(line, kept):
-            text = line[start:end]
-            within = [Kept(k.start - start, k.end - start, k.kind) for k in kept if start <= k.start and k.end <= end]
+        for text, within, after in _between_breaks(line, kept):
             parts = self._parts(text, within, glossary)
             if not any(isinstance(part, Sentence) for part in parts):
                 if found:
@@ -94,7 +88,8 @@ class KeptParts:
             if after or found or lead:  # beside a break white space is the line's, not the sentence's
                 bare = text.strip()
                 _enclose(parts, lead + text[: text.index(bare)], text[text.index(bare) + len(bare) :] + after)
-            found, lead = found + parts, ""
+            found += parts
+            lead = ""
         return found or [line]
 
     def demand(self, sentence: Sentence, targets: tuple[str, ...]) -> Sentence:
@@ -132,13 +127,20 @@ class KeptParts:
     def _swap(self, draft: _Draft, wanted: Sequence[tuple[int, int, str, str]]) -> None:
         """Let names and numbers stand in for stretches of the draft."""
         bare, chosen = draft.text, dict[tuple[str, str], StandIn | None]()
+        free = {kind: self._free(kind, bare) for kind in {each[2] for each in wanted}}
+        used: list[StandIn] = []
         text, here = "", 0
         moved: list[tuple[int, int]] = [(0, 0)]  # places of the old text and where they are in the new one
         for start, end, kind, raw in wanted:
             if (kind, raw) not in chosen:
-                chosen[kind, raw] = self._stand_in(bare, kind, [each for each in chosen.values() if each])
+                # Where all are used, the first is used again, for the second in its order.
+                fresh = next((each for each in free[kind] if each not in used), None)
+                used += [fresh] if fresh else []
+                chosen[kind, raw] = fresh or next(iter(used), None)
             text += bare[here:start]
             stand_in = chosen[kind, raw]
+            if moved[-1][0] > start:  # the space put behind the last one, which this one touches
+                moved.pop()
             if stand_in is None:  # this model knows none that could: it goes where the words around it go
                 draft.marks.append(Mark(start, raw))
                 moved += [(start, len(text)), (end, len(text))]
@@ -156,22 +158,21 @@ class KeptParts:
         draft.text = text + bare[here:]
 
         def new(place: int) -> int:
-            old, at = next((old, at) for old, at in reversed(moved) if old <= place)
+            old, at = moved[bisect_right(moved, place, key=_PLACE) - 1]
             return at + place - old
 
         draft.terms = sorted(((new(place), term) for place, term in draft.terms), key=lambda each: each[0])
         draft.marks = sorted((replace(mark, place=new(mark.place)) for mark in draft.marks), key=lambda m: m.place)
 
-    def _stand_in(self, text: str, kind: str, used: Sequence[StandIn]) -> StandIn | None:
-        """One that is neither in the text nor used; else one that is used already, for the second in its order."""
+    def _free(self, kind: str, text: str) -> list[StandIn]:
+        """What may stand in, as it is not in the text itself: those of the kind first."""
         if self._known_stand_ins is None:
             tokenizers = self._source, self._target
             self._known_stand_ins = choose_stand_ins(self._model, *tokenizers, self._prefix, self._forbidden)
         own = self._known_stand_ins[kind]
         known = (*own, *(each for other in self._known_stand_ins.values() for each in other if each not in own))
         lowered = text.lower()
-        free = (s for s in known if s.source.lower() not in lowered and s.target.lower() not in lowered)
-        return next((each for each in free if each not in used), next(iter(used), None))
+        return [s for s in known if s.source.lower() not in lowered and s.target.lower() not in lowered]
 
     def _term(self, targets: tuple[str, ...]) -> Term | None:
         """What writes one of some texts, or None where the vocabulary cannot."""
@@ -196,11 +197,12 @@ class KeptParts:
                 return begin < place <= end or place == begin == 0 if closes else begin <= place < end
 
             start = here - len(text)
-            marks = [replace(m, place=max(0, m.place - start)) for m in draft.marks if belongs(m.place, m.closes)]
+            near = _between(draft.marks, begin, end, _PLACE_OF_MARK)
+            marks = [replace(m, place=max(0, m.place - start)) for m in near if belongs(m.place, m.closes)]
             lead, trail = _take_edges(marks, text)
             demands = Demands(
-                tuple(term for place, term in draft.terms if belongs(place)),
-                tuple(fill for place, fill in draft.fills if belongs(place)),
+                tuple(term for place, term in _between(draft.terms, begin, end, _PLACE) if belongs(place)),
+                tuple(fill for place, fill in _between(draft.fills, begin, end, _PLACE) if belongs(place)),
                 text if marks else "",
                 tuple(marks),
                 lead,
@@ -230,20 +232,28 @@ class KeptParts:
         return replace(sentence, demands=demands, flags=tuple(dict.fromkeys((*sentence.flags, *flags))))
 
 
-def _between_breaks(line: str, kept: Sequence[Kept]) -> Iterator[tuple[int, int, str]]:
-    """Stretches of a line, from where to where, and the break after each."""
-    start = 0
+def _between_breaks(line: str, kept: Sequence[Kept]) -> Iterator[tuple[str, list[Kept], str]]:
+    """Stretches of a line, with what is kept in each, and the break after it."""
+    start, within = 0, list[Kept]()
     for each in kept:
         if each.kind == "break":
-            yield start, each.start, line[each.start : each.end]
-            start = each.end
-    yield start, len(line), ""
+            yield line[start : each.start], within, line[each.start : each.end]
+            start, within = each.end, []
+        else:
+            within.append(Kept(each.start - start, each.end - start, each.kind))
+    yield line[start:], within, ""
+
+
+def _between(items: Sequence[Placed], begin: int, end: int, place: Callable[[Placed], int]) -> Sequence[Placed]:
+    """Those from one place through another, of items in order."""
+    return items[bisect_left(items, begin, key=place) : bisect_right(items, end, key=place)]
 
 
 def _enclose(parts: list[str | Sentence], lead: str = "", trail: str = "") -> None:
     """Put text around some parts, of which at least one is a sentence."""
-    numbers = [i for i, part in enumerate(parts) if isinstance(part, Sentence)]
-    for i, before, after in ((numbers[0], lead, ""), (numbers[-1], "", trail)):
+    first = next(i for i, part in enumerate(parts) if isinstance(part, Sentence))
+    last = next(i for i in reversed(range(len(parts))) if isinstance(parts[i], Sentence))
+    for i, before, after in ((first, lead, ""), (last, "", trail)):
         sentence = parts[i]
         assert isinstance(sentence, Sentence)
         demands = sentence.demands or Demands()

@@ -105,9 +105,11 @@ def _glued(before: str) -> str:
 
 def _without_marks(url: str) -> str:
     """A URL without the punctuation of the sentence it stands in."""
-    while url:
-        if url[-1] in ".,;:!?'\"*" or (url[-1] == ")" and url.count(")") > url.count("(")):
-            url = url[:-1]
-        else:
+    end, unopened = len(url), url.count(")") - url.count("(")  # counted once: a text may be nothing but brackets
+    while end:
+        if url[end - 1] == ")" and unopened > 0:
+            unopened -= 1
+        elif url[end - 1] not in ".,;:!?'\"*":
             break
-    return url
+        end -= 1
+    return url[:end]
