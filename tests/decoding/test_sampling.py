@@ -133,6 +133,7 @@ def test_log_prob_is_the_models_own_whatever_the_cuts(toys):
     "options",
     [
         {"temperature": 0.0},
+        {"temperature": 5e-324},
         {"temperature": math.inf},
         {"temperature": math.nan},
         {"top_k": -1},

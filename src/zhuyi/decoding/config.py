@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Constraint = Literal["none", "same-length", "couplet"]
+# Logits divided by less, or by such a penalty, are no numbers any longer.
+LEAST_TEMPERATURE, LEAST_PENALTY = 1e-3, 1e-2
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,21 @@ class GenerationConfig:
         for name in ("max_new_tokens", "batch_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}; it must be at least 0 (0: always the likeliest)")
+        if self.temperature != 0 and not LEAST_TEMPERATURE <= self.temperature < float("inf"):
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be 0, which always takes the likeliest, or at least "
+                f"{LEAST_TEMPERATURE}"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}; it must be at least 0 (0: no limit)")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p is {self.min_p}; it must be from 0 to 1")
-        if not 0 < self.repetition_penalty < float("inf"):
-            raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0 (1: none)")
+        if not LEAST_PENALTY <= self.repetition_penalty < float("inf"):
+            raise ValueError(
+                f"repetition_penalty is {self.repetition_penalty}; it must be at least {LEAST_PENALTY} (1: none)"
+            )
         if self.no_repeat_ngram < 0:
             raise ValueError(f"no_repeat_ngram is {self.no_repeat_ngram}; it must be at least 0 (0: no such rule)")
         if "" in self.stop:

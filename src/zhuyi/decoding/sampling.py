@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zhuyi.decoding.config import LEAST_TEMPERATURE
 from zhuyi.decoding.reductions import log_normalizer, top
 from zhuyi.decoding.requests import Hypothesis, Request
 from zhuyi.decoding.rows import Rows
@@ -65,7 +66,7 @@ class Sampling:
     Hypotheses come in the samples' order, which the streamed tokens name too.
 
     Args:
-        temperature: divides the logits; above 0.
+        temperature: divides the logits; a thousandth at least.
         top_k: only so many of the likeliest; 0: all.
         top_p: only the fewest of the likeliest that together reach this probability; 1: all.
         min_p: only those at least this times as likely as the likeliest; 0: all.
@@ -83,8 +84,10 @@ class Sampling:
     scores: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}; it must be above 0 (greedy search needs none)")
+        if not LEAST_TEMPERATURE <= self.temperature < float("inf"):
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be at least {LEAST_TEMPERATURE} (greedy search needs none)"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}; it must be at least 0 (0: no limit)")
         if not 0 < self.top_p <= 1:

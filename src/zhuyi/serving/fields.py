@@ -21,8 +21,6 @@ def _whole(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_whole)]
 Name = Annotated[str, Field(max_length=200)]
-# Logits divided by less, or by such a penalty, are no numbers any longer.
-LEAST_TEMPERATURE, LEAST_PENALTY = 1e-3, 1e-2
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from zhuyi.serving.fields import LEAST_PENALTY, LEAST_TEMPERATURE, Form, Name, Seed, Share, Text, refused
+from zhuyi.decoding.config import LEAST_PENALTY, LEAST_TEMPERATURE
+from zhuyi.serving.fields import Form, Name, Seed, Share, Text, refused
 
 MOST_TOKENS = 100_000
 MOST_CHOICES = 128

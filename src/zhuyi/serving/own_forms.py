@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from zhuyi.serving.fields import LEAST_TEMPERATURE, Form, Name, Seed, Text
+from zhuyi.decoding.config import LEAST_TEMPERATURE
+from zhuyi.serving.fields import Form, Name, Seed, Text
 
 MOST_ENTRIES = 1000
 LONGEST_TERM = 200
