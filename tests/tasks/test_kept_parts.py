@@ -170,7 +170,7 @@ def test_a_long_text_has_its_terms_wherever_it_is_cut(model, tokenizer):
     glossary = make_glossary({"smokes": "吸烟"})
     found = translate(model, tokenizer, [text], [glossary])[0]
     assert Counter(KEPT.findall(found.text)) == Counter(KEPT.findall(text))
-    assert found.text.count("吸烟") >= 12
+    assert re.sub("<[^>]*>", "", found.text).count("吸烟") >= 12  # this model may want a tag within the word
     assert "split" in found.flags
 
 
