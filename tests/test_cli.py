@@ -386,6 +386,7 @@ def test_a_used_folder(run: Path, recipe: Path, refused: Here) -> None:
 
 def test_wrong_usage(run: Path, refused: Here, tmp_path: Path) -> None:
     assert "--columns" in refused("evaluate", run, "--columns", "one,two", "--pairs", "x.tsv")
+    assert "--columns" in refused("evaluate", run, "--columns", "²,1", "--pairs", "x.tsv")
     assert "x.tsv" in refused("evaluate", run, "--pairs", tmp_path / "x.tsv")
     (tmp_path / "empty.tsv").write_text("")
     assert "empty.tsv: no pair to score" in refused("evaluate", run, "--pairs", tmp_path / "empty.tsv")

@@ -39,7 +39,7 @@ def read_columns(text: str) -> tuple[int, ...]:
     Raises: InputError: it is something else.
     """
     parts = text.split(",")
-    if len(parts) > 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise InputError(f"--columns {text}: expected two column numbers from 1, such as 2,1; of labelled pairs three")
     return tuple(map(int, parts))
 
