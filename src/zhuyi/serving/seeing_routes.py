@@ -77,7 +77,7 @@ async def classify(request: Request, engine: EngineHere) -> Response:
         return JsonAnswer({"run": run.name, "classifications": await _labels(engine, run, form)})
     async with _with_file(request, PictureForm) as (file, about):
         run = chosen(engine, about.run, "classify", task=PICTURES)
-        picture = await read_picture(file, engine.settings)
+        picture = await read_picture(file, engine.settings, run.predictor.config.data.shape)
     if about.overlay:
         maps: PictureMaps = await engine.call(run, lambda: run.predictor.attention(picture), cost=1)
         found = _as_json(maps.answer) | {"overlay": await asyncio.to_thread(_overlay, maps)}
@@ -123,7 +123,7 @@ async def attention(request: Request, engine: EngineHere) -> Response:
         return JsonAnswer(await asyncio.to_thread(page_data, maps))
     async with _with_file(request, OverlayForm) as (file, about):
         run = chosen(engine, about.run, "attention", task=PICTURES)
-        picture = await read_picture(file, engine.settings)
+        picture = await read_picture(file, engine.settings, run.predictor.config.data.shape)
     drawn = await engine.call(run, lambda: _drawn(run.predictor.attention(picture), about), cost=1)
     return Response(drawn, media_type="image/png")
 

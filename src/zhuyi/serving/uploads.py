@@ -3,29 +3,35 @@
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 from fastapi import UploadFile
 
 from zhuyi.data.audio import read_audio
-from zhuyi.data.images import open_picture
+from zhuyi.data.images import Shape, open_picture, to_pixels
 from zhuyi.errors import InputError
 from zhuyi.serving.request_bodies import plain
 from zhuyi.serving.settings import MEBIBYTE, ServeSettings
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 LARGEST_TABLE = 64 * MEBIBYTE  # unpacked
 LONGEST_HEADER = MEBIBYTE
 MOST_CELLS = 20_000_000
 LARGEST_TEXTS = 2**31  # bytes that a column of texts could unpack to
+
+Unpacked = TypeVar("Unpacked")
+# A picture of the largest size takes hundreds of megabytes while it is read: two at once, and the others wait.
+_unpacking = ThreadPoolExecutor(2, "zhuyi-unpacking")
+
+
+async def _unpack(function: Callable[[], Unpacked]) -> Unpacked:
+    return await asyncio.get_running_loop().run_in_executor(_unpacking, function)
 
 
 def name_of(file: UploadFile) -> str:
@@ -33,13 +39,14 @@ def name_of(file: UploadFile) -> str:
     return plain(file.filename or "the file")
 
 
-async def read_picture(file: UploadFile, settings: ServeSettings) -> "Image":
-    """A picture, whose size is looked at before anything is unpacked.
+async def read_picture(file: UploadFile, settings: ServeSettings, shape: Shape) -> np.ndarray:
+    """A picture as a run reads it, no larger while it waits; its own size is looked at before anything is unpacked.
 
     Raises: InputError: it is none, is damaged or too large.
     """
     content = BytesIO(await file.read())
-    return await asyncio.to_thread(open_picture, content, name_of(file), most_pixels=settings.max_picture_pixels)
+    name, most = name_of(file), settings.max_picture_pixels
+    return await _unpack(lambda: to_pixels(open_picture(content, name, most_pixels=most), shape))
 
 
 async def read_sound(file: UploadFile, settings: ServeSettings) -> np.ndarray:
@@ -48,7 +55,7 @@ async def read_sound(file: UploadFile, settings: ServeSettings) -> np.ndarray:
     Raises: InputError: it is none, is damaged or too long.
     """
     content = await file.read()
-    return await asyncio.to_thread(read_audio, name_of(file), content, max_seconds=settings.max_audio_seconds)
+    return await _unpack(lambda: read_audio(name_of(file), content, max_seconds=settings.max_audio_seconds))
 
 
 @asynccontextmanager
@@ -61,7 +68,7 @@ async def kept_table(file: UploadFile) -> AsyncIterator[Path]:
     with TemporaryDirectory(prefix="zhuyi-") as folder:
         path = Path(folder) / ("table.parquet" if content[:4] == b"PAR1" else "table.csv")
         try:
-            await asyncio.to_thread(_keep, content, path)
+            await _unpack(lambda: _keep(content, path))
             yield path
         except InputError as error:
             raise InputError(str(error).replace(str(path), name)) from None
