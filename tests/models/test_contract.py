@@ -403,4 +403,4 @@ def test_nothing_is_kept_on_the_module(case: Any) -> None:
 def test_path_in_use(attention_path: str) -> None:
     """The fixture truly chooses the path."""
     q = torch.zeros(1, 1, 2, 2)
-    assert attention._plain_is_faster(q, q) is (attention_path == "plain")
+    assert attention._plain_is_faster(q, q, None) is (attention_path == "plain")

@@ -114,6 +114,7 @@ def test_the_slider_goes_through_the_evaluations(watched: "Page", folder: RunFol
     assert slider.get_attribute("aria-valuetext") == "step 20"
     watched.get_by_role("button", name="later").click()
     watched.get_by_text("all evaluations").click()
+    watched.locator(".history li").nth(4).wait_for()
     lines = watched.locator(".history li").all_inner_texts()
     assert lines[0] == "我爱你。" and [line.split("\n")[-1][-4:-2] for line in lines[1:]] == ["10", "20", "30", "40"]
     watched.get_by_role("button", name="play").click()

@@ -43,7 +43,7 @@ def labelled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(labelled_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("classified") / "run"
-    changed = values(labelled_file, {"test": [str(labelled_file)]}, max_steps=30, eval_every_steps=15)
+    changed = values(labelled_file, {"test": [str(labelled_file)]}, max_steps=60, eval_every_steps=15)
     train_tiny(parse_config(changed, "test"), path)
     return path
 
@@ -54,7 +54,7 @@ def classifier(run: Path) -> Classifier:
 
 
 def test_languages_are_told_apart(run: Path, classifier: Classifier) -> None:
-    """What a mean of embeddings can tell, thirty steps learn."""
+    """What a mean of embeddings can tell, sixty steps learn."""
     assert classifier.labels == ("en", "zh")
     scores = evaluate_run(classifier, Wanted())
     assert scores["accuracy"] == scores["macro_f1"] == 1.0

@@ -157,7 +157,7 @@ def test_a_legend_hides_and_a_table_tells(opened: "Page") -> None:
     }
     assert len(looks) == 9
     buttons.nth(8).click()
-    assert "run 8" not in (opened.locator(".plot").get_attribute("aria-label") or "")
+    opened.wait_for_function("() => !document.querySelector('.plot').getAttribute('aria-label').includes('run 8')")
     opened.get_by_text("as a table").click()
     assert opened.locator("thead th").all_inner_texts() == ["step", *(f"run {i}" for i in range(9))]
     assert opened.locator("tbody tr").count() == 200 and "200 of 500 rows" in opened.locator(".rows").inner_text()
