@@ -100,6 +100,20 @@ def test_batches_are_pure_and_learn_text_alone(tmp_path: Path) -> None:
     assert valid.features.shape == (3, 20, 100)
 
 
+def test_words_stand_alone_at_first_but_not_in_the_trial_of_memory(tmp_path: Path) -> None:
+    augment = {"joined": 2, "joined_epochs": 2, "pause_seconds": [0.0, 0.0]}
+    task = prepare(config_of(write_recordings(tmp_path), {"augment": augment}), tmp_path / "run")
+    batches, tokenizer = task.batches("train"), task._data.tokenizer
+
+    def most_words(rows: np.ndarray) -> int:
+        batch = batches.load(rows)
+        pairs = zip(batch.expected, batch.learned, strict=True)
+        return max(len(tokenizer.decode(expected[learned].tolist()).split()) for expected, learned in pairs)
+
+    assert [max(map(most_words, batches.order(epoch))) for epoch in range(3)] == [1, 1, 2]
+    assert most_words(batches.largest()) == 2
+
+
 def test_validation_is_held_out_by_name_and_seed(tmp_path: Path) -> None:
     table = write_recordings(tmp_path)
     config = config_of(table, {"valid_names": "", "train_names": "", "valid_share": 0.3})

@@ -197,8 +197,9 @@ class SpeechBatches:
         return [epoch * self._rows + rows[i : i + self._together] for i in range(0, self._rows, self._together)]
 
     def largest(self) -> np.ndarray:
-        """The rows of the batch that costs most memory: all do, but for their texts."""
-        return np.arange(min(self._together, self._rows))
+        """The rows of the batch that costs most memory: all do, but for their texts, and these grow at first."""
+        epoch = self._augment.joined_epochs if self._augment else 0
+        return epoch * self._rows + np.arange(min(self._together, self._rows))
 
     def load(self, rows: np.ndarray) -> SpeechBatch:
         examples = [self._example(int(row)) for row in rows]
