@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from base64 import b64encode
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -12,6 +11,7 @@ from fastapi.responses import FileResponse
 
 from zhuyi.errors import InputError
 from zhuyi.visualize.fonts import chinese_font
+from zhuyi.visualize.web_page import served_policy
 
 INDEX = "index.html"
 TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
@@ -55,23 +55,8 @@ def _file(content: bytes, media_type: str) -> PageFile:
 
 @cache
 def content_policy() -> str:
-    """What a browser may do on the page: run its own modules, ask its own server, and nothing else."""
-    (import_map,) = re.findall(rb'<script type="importmap">(.*?)</script>', index().content, re.S)
-    known = b64encode(hashlib.sha256(import_map).digest()).decode("ascii")
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src 'self' 'sha256-{known}'",
-            "style-src 'self'",
-            "connect-src 'self'",
-            "font-src 'self'",
-            "img-src 'self' blob: data:",
-            "media-src blob:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-    )
+    """What a browser may do on the page."""
+    return served_policy(index().content.decode("utf-8"))
 
 
 @router.api_route("/", methods=["GET", "HEAD"])

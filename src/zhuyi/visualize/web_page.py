@@ -18,9 +18,10 @@ _POLICY = (
     "default-src 'none'; script-src data: {hashes}; style-src 'unsafe-inline'; font-src data:; img-src data:; "
     "require-trusted-types-for 'script'; trusted-types 'none'; base-uri 'none'; form-action 'none'"
 )
+_IMPORT_MAP = re.compile(r'<script type="importmap">(.*?)</script>', re.DOTALL)
 _SERVED_POLICY = (
     "default-src 'none'; script-src 'self' {hashes}; style-src 'self'; connect-src 'self'; font-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "img-src 'self' blob: data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -55,7 +56,6 @@ def served(template: str) -> tuple[str, str]:
     Its @DATA@ are null: it asks for them.
     """
     import_map = json.dumps({"imports": {"zhuyi/": "/page/"}})
-    hashes = " ".join(map(_hash, [import_map, *_INLINE_MODULE.findall(template)]))
     styles = "".join(f'<link rel="stylesheet" href="/page/{name}">' for name in ("style.css", "chinese.css"))
     page = (
         template.replace("@POLICY@", "")
@@ -63,7 +63,13 @@ def served(template: str) -> tuple[str, str]:
         .replace("@MODULES@", f'<script type="importmap">{import_map}</script>')
         .replace("@DATA@", "null")
     )
-    return page, _SERVED_POLICY.format(hashes=hashes)
+    return page, served_policy(page)
+
+
+def served_policy(page: str) -> str:
+    """What a browser may do on a page that a server sends: run its modules, ask its server, and nothing else."""
+    scripts = [*_IMPORT_MAP.findall(page), *_INLINE_MODULE.findall(page)]
+    return _SERVED_POLICY.format(hashes=" ".join(map(_hash, scripts)))
 
 
 def read_asset(name: str) -> str:
