@@ -47,14 +47,16 @@ class HuggingFace:
         transformers.utils.logging.disable_progress_bar()
         self._folder, self._library = folder, transformers
         self._models: dict[str, Any] = {}
+        self._tokenizer: Any = None
 
     def embed(self, setting: dict[str, Any], texts: Sequence[str]) -> Any:
         """The same from its model's hidden states."""
         import torch
         import torch.nn.functional as F
 
-        tokenizer = self._library.AutoTokenizer.from_pretrained(self._folder)
-        model = self._load(setting["dtype"], self._library.AutoModel)
+        if self._tokenizer is None:
+            self._tokenizer = self._library.AutoTokenizer.from_pretrained(self._folder)
+        tokenizer, model = self._tokenizer, self._load(setting["dtype"], self._library.AutoModel)
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         found = torch.zeros(len(texts), model.config.hidden_size)
         with torch.inference_mode():
