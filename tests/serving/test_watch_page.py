@@ -1,5 +1,7 @@
 """What a person does who watches trainings, in a browser."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +91,29 @@ def test_a_run_that_grows_while_it_is_watched(watched: "Page", folder: RunFolder
     evaluated(folder, 25)
     wait_for_step(watched, 25)
     assert [row[0] for row in rows_of(watched, "bleu")] == ["step", "10", "20", "25"]
+
+
+def test_a_training_that_was_stopped_is_not_said_to_go_on(page: "Page", folder: RunFolder, tmp_path: Path) -> None:
+    def written_seconds_ago(seconds: float) -> None:
+        for path in (folder.metrics_path, folder.samples_path):
+            os.utime(path, (time.time() - seconds,) * 2)
+
+    def export() -> str:
+        write_watch_page(Watch([folder.path]), tmp_path / "page.html")
+        page.goto((tmp_path / "page.html").as_uri())
+        page.locator(".runs dl").wait_for()
+        return page.locator(".runs").inner_text()
+
+    assert "not finished" in (told := export()) and "left" not in told
+    written_seconds_ago(240)  # more than three minutes, when evaluations are one apart
+    assert "no news for 4 min: perhaps stopped" in (told := export()) and "left" not in told
+    with watching([folder.path]) as address:
+        page.goto(address)
+        page.get_by_text("perhaps stopped").wait_for()
+        assert page.locator(".runs dt", has_text="left").count() == 0
+        written_seconds_ago(120)
+        page.locator(".runs dt", has_text="left").wait_for(timeout=SOON)
+        assert not page.get_by_text("perhaps stopped").is_visible()
 
 
 def test_a_server_that_goes_and_comes_is_told(page: "Page", folder: RunFolder, complaints: list[str]) -> None:

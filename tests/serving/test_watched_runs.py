@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,16 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for path in paths:
         new_run(path)
     assert [run["name"] for run in Watch([*paths, paths[0]]).news({})["runs"]] == ["one/run", "two/run", "other"]
+
+
+def test_whatever_a_training_writes_is_news(tmp_path: Path) -> None:
+    folder, watch = new_run(tmp_path / "run"), Watch([tmp_path / "run"])
+    evaluated(folder, 10)
+    folder.checkpoints_path.mkdir()
+    for newest in (folder.metrics_path, folder.samples_path, folder.checkpoints_path):
+        for path in (folder.metrics_path, folder.samples_path, folder.checkpoints_path):
+            os.utime(path, (2000.0, 2000.0) if path == newest else (1000.0, 1000.0))
+        assert watch.news({})["runs"][0]["changed"] == 2000.0
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:

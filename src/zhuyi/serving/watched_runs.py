@@ -46,7 +46,7 @@ class WatchedRun:
         """What the run is, and how far it has come."""
         follower = self._kinds["metrics"][0]
         state = {"task": "", "model": "", "monitor": "", "best": None, "done": 0.0, "finished": False}
-        state["changed"] = follower.changed
+        state["changed"] = max([follower.changed for follower, _ in self._kinds.values()] + [self._checkpointed()])
         config = self._read_config()
         if config is None:
             return state
@@ -58,6 +58,13 @@ class WatchedRun:
         if progress.evaluations:
             state["best"] = best_first(progress.evaluations)[0]
         return state | {"done": done, "minutes": progress.minutes, "finished": done >= 1 or out_of_patience}
+
+    def _checkpointed(self) -> float:
+        """When a checkpoint last came or went, in seconds since 1970; 0 where there is none."""
+        try:
+            return self._folder.checkpoints_path.stat().st_mtime
+        except OSError:
+            return 0.0
 
     def _read_config(self) -> RunConfig | None:
         """The config, read again where it has changed; none where there is none that can be read."""

@@ -62,7 +62,7 @@ export function watchPage(body, data) {
   themeButton(element("theme"));
   translated(body, t);
   const store = runStore();
-  const view = pageView(element("watch"), store, data ? () => data.now : () => Date.now() / 1000 - ahead);
+  const view = pageView(element("watch"), store, data ? () => data.now : () => Date.now() / 1000 - ahead, !data);
   let ahead = 0;  // of the reader's clock before the server's
   let reached = true;
 
@@ -97,7 +97,7 @@ export function watchPage(body, data) {
   }
 }
 
-function pageView(main, store, now) {
+function pageView(main, store, now, live) {
   const hidden = new Set();
   const charts = new Map();
   let along = "step", scale = "linear", looked = null;
@@ -194,7 +194,7 @@ function pageView(main, store, now) {
       box.addEventListener("change", () => { if (!hidden.delete(run.name)) hidden.add(run.name); drawCharts(); drawEvaluations(); });
     }
     name.append(run.name);
-    const { state, silence, left } = standing(run, now());
+    const { state, silence, left } = standing(run, now(), live);
     made(card, "div", "kind").textContent = [run.task, run.model, t(state, duration(silence))].filter(Boolean).join(" · ");
     if (state === "training" && run.done > 0) Object.assign(made(card, "progress"), { max: 1, value: run.done }).setAttribute("aria-label", t("training"));
     const list = made(card, "dl");

@@ -65,15 +65,18 @@ export function watchedScore(run) {
   return { key, newest: rows.at(-1)[key], best: found[key], step: found.step };
 }
 
-/** How the run stands, and how many seconds it will still take if it goes on as it has. */
-export function standing(run, now) {
+/** How the run stands, and how many seconds it will still take if it goes on as it has: nobody knows that of a run that
+ *  has long told nothing, nor in a file (`live` is false) that will be read later. */
+export function standing(run, now, live = true) {
   const silence = Math.max(0, now - run.changedAt);
   if (run.finished) return { state: "finished", silence };
   const minutes = run.metrics.map((row) => row.minutes).filter(Number.isFinite);
   if (!minutes.length) return { state: run.changedAt ? "training" : "begins", silence };
-  const apart = (60 * minutes.at(-1)) / minutes.length;
+  const apart = 60 * Math.max(...minutes.map((each, i) => each - (minutes[i - 1] ?? 0)));
+  if (silence > Math.max(60, 3 * apart)) return { state: "quiet", silence };
+  if (!live) return { state: "unfinished", silence };
   const left = run.done > 0 ? Math.max(0, (60 * run.minutes * (1 - run.done)) / run.done - silence) : null;
-  return silence > Math.max(600, 5 * apart) ? { state: "quiet", silence } : { state: "training", silence, left };
+  return { state: "training", silence, left };
 }
 
 /** The pieces of a text, each with whether it is part of the longest common subsequence with another text. */
