@@ -11,8 +11,9 @@ from zhuyi.decoding import Sampling
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
 from zhuyi.models.transformer import Transformer, TransformerConfig
-from zhuyi.tasks.demands import split_text, token_ranges
+from zhuyi.tasks.demands import Mark, _spans, split_text, token_ranges
 from zhuyi.tasks.glossary import Entry, Glossary, make_glossary
+from zhuyi.tasks.tag_placement import place
 from zhuyi.tasks.text_parts import Translation
 from zhuyi.tasks.text_search import TextSearch, translate_all
 
@@ -120,12 +121,12 @@ def test_a_text_does_not_depend_on_its_batch(model, tokenizer):
     decode = DecodeConfig(beam=2, placeholders=True, longest_sentence=40, batch_rows=11)
     search = TextSearch(model, tokenizer, tokenizer, decode)
     steps: dict[object, Translation] = {}
-    for place, text in enumerate(texts):
-        search.admit(place, text, glossary=glossary)
+    for spot, text in enumerate(texts):
+        search.admit(spot, text, glossary=glossary)
         steps |= dict(search.advance())
     while search.active:
         steps |= dict(search.advance())
-    assert [steps[place].text for place in range(5)] == together
+    assert [steps[spot].text for spot in range(5)] == together
     assert search.rows == 0
 
 
@@ -192,3 +193,11 @@ def test_the_stretches_of_tokens_are_the_text(tokenizer):
     ids = tokenizer.encode(LINES[0])[:-1]
     labels = [LINES[0][begin:end] for begin, end in token_ranges(ids, tokenizer, LINES[0])]
     assert "".join(labels) == LINES[0].replace(" ", "")
+
+
+def test_tags_within_tags_without_end_are_all_kept() -> None:
+    depth = 1500
+    marks = [Mark(0, "<b>", "b")] * depth + [Mark(4, "</b>", "b", closes=True)] * depth
+    text = place("text", _spans(marks), "text", [])
+    assert (text.count("<b>"), text.count("</b>")) == (depth, depth)
+    assert text.replace("<b>", "").replace("</b>", "") == "text"

@@ -10,6 +10,7 @@ from zhuyi.decoding import Term, occurrences
 from zhuyi.tasks.tag_placement import Link, Span, place
 
 Range = tuple[int, int]
+DEEPEST = 24  # tags within tags; what lies deeper stands alone
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _places(read: str, text: str) -> list[int]:
 
 
 def _spans(marks: Sequence[Mark]) -> list[Span]:
-    """Elements, where a tag has its end tag, and single marks."""
+    """Elements, where a tag has its end tag and is not too deep within others, and single marks."""
     spans: list[Span] = []
     opened: list[tuple[int, str]] = []  # numbers of spans, elements
     for mark in marks:
@@ -142,7 +143,7 @@ def _spans(marks: Sequence[Mark]) -> list[Span]:
             continue
         parent = opened[-1][0] if opened else -1
         spans.append(Span(mark.place, mark.place, mark.text, parent=parent))
-        if mark.element and not mark.closes:
+        if mark.element and not mark.closes and len(opened) < DEEPEST:
             opened.append((len(spans) - 1, mark.element))
     return _reparented(spans)
 
