@@ -339,3 +339,16 @@ def test_no_more_bodies_at_once_than_memory_has_room_for(monkeypatch: pytest.Mon
     assert passed([part(b"x", False)], never)[0]["status"] == 429
     # A body counts as it comes, not first when all of it is there.
     assert passed([part(b"x", True), 60], never)[0]["status"] == 429
+
+
+def test_a_line_that_is_no_key_leaves_the_others_as_they_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys"
+    ann = make_key(path, "ann")
+    ring = KeyRing(path)
+    path.write_text(path.read_text(encoding="utf-8") + "nonsense", encoding="utf-8")
+    assert [ring.owner(ann), ring.owner(ann), ring.owner("other")] == ["ann", "ann", None]
+    assert len(caplog.records) == 1
+    assert "line 2: expected a hash and a name" in caplog.text
+    path.write_text(path.read_text(encoding="utf-8").split("\n")[0], encoding="utf-8")  # without a newline at its end
+    bob = make_key(path, "bob")
+    assert [ring.owner(ann), ring.owner(bob)] == ["ann", "bob"]

@@ -2,12 +2,15 @@
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import time
 from pathlib import Path
 
 from zhuyi.errors import InputError
+
+logger = logging.getLogger("zhuyi.serving")
 
 PREFIX = "zhuyi-"
 MOST_VISITORS = 10_000  # whose rates are remembered
@@ -26,7 +29,8 @@ def make_key(path: Path, name: str) -> str:
         key = PREFIX + secrets.token_urlsafe(32)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with open(descriptor, "a", encoding="utf-8") as file:
-            file.write(f"{_digest(key)} {name}\n")
+            apart = "" if path.read_bytes()[-1:] in (b"", b"\n") else "\n"
+            file.write(f"{apart}{_digest(key)} {name}\n")
     except OSError as error:
         raise InputError(f"{path}: cannot keep keys here: {error.strerror or error}") from None
     return key
@@ -78,7 +82,12 @@ class KeyRing:
             if not line.strip() or line.startswith("#"):
                 continue
             if len(digest) != 64 or not name:
-                raise InputError(f"{self._path}, line {number}: expected a hash and a name, as --make-key writes them")
+                message = f"{self._path}, line {number}: expected a hash and a name, as --make-key writes them"
+                if self._stamp is None:
+                    raise InputError(message)
+                logger.warning("%s; the keys of before hold", message)
+                self._stamp = stamp
+                return
             hashes[name] = digest
         self._hashes, self._stamp = hashes, stamp
 
