@@ -374,6 +374,7 @@ def test_wrong_training_input(recipe: Path, refused: Here, tmp_path: Path) -> No
     assert "empty.tsv" in refused("train", recipe, *out, "--train", tmp_path / "empty.tsv")
     assert "languages" in refused("train", "--train", tmp_path / "p.tsv", *out)
     assert "nothing to train on" in refused("train", *out)
+    assert "run: no run here to go on with (no config.json)" in refused("train", "--resume", *out)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -390,7 +391,9 @@ def test_wrong_usage(run: Path, refused: Here, tmp_path: Path) -> None:
     assert "x.tsv" in refused("evaluate", run, "--pairs", tmp_path / "x.tsv")
     (tmp_path / "empty.tsv").write_text("")
     assert "empty.tsv: no pair to score" in refused("evaluate", run, "--pairs", tmp_path / "empty.tsv")
-    assert "--beem" in refused("translate", run, "x", "--beem", "3")
+    assert "--beem" in (line := refused("translate", run, "x", "--beem", "3"))
+    assert line.endswith("(see `zhuyi translate --help`)")
+    assert refused("trainslate", run).endswith("(see `zhuyi --help`)")
     assert "beam must be at least 1" in refused("translate", run, "x", "--beam", "0")
     assert "precision" in refused("translate", run, "x", "--precision", "float8")
     assert "not both" in refused("translate", run, "x", "--input", tmp_path / "y.txt")

@@ -89,7 +89,8 @@ def main() -> None:
 def _report(error: Exception) -> int:
     """One line about an error, and the exit status."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # wrong usage, found by the parser
-        say(f"error: {error.format_message()} (see `zhuyi --help`)")
+        context = getattr(error, "ctx", None)
+        say(f"error: {error.format_message()} (see `{context.command_path if context else 'zhuyi'} --help`)")
         return int(error.exit_code)
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -47,6 +47,11 @@ def choose_config(
         if changes or init:
             raise InputError("--resume goes on by the run's own config; leave --set, --seed and --init out")
         return folder.read_config()
+    if resume and recipe is None and not files["train"]:
+        raise InputError(
+            f"{folder.path}: no run here to go on with (no config.json); give --out the folder that `zhuyi train` "
+            "made, or leave --resume out"
+        )
     folder.check_trainable(resume=False)
     begun = find_run(init).read_config() if init else None
     if prefix is not None and (recipe is not None or begun is None or begun.task != "text-to-text"):
