@@ -219,6 +219,13 @@ def test_what_cannot_be_done_is_refused_by_name(
 @pytest.mark.parametrize(
     ("path", "values", "message"),
     [
+        ("completions", {"model": "writer", "prompt": "x", "stop": 3}, "stop: Input should be a valid string"),
+        ("completions", {"model": "writer", "prompt": "x", "stop": ["a", ""]}, "stop.1: String should have at least 1"),
+        (
+            "chat/completions",
+            {"model": "talker", "messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages.0.content.0.text: is missing",
+        ),
         ("completions", {"model": "zh-en", "prompt": "x"}, "zh-en is a run of translation, which cannot generate"),
         ("completions", {"model": "writer", "prompt": [9999]}, "9999 is no id of this run"),
         ("completions", {"model": "writer", "prompt": "x", "n": 17}, "from 1 to 16"),

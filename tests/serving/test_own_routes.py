@@ -230,7 +230,15 @@ def test_attention_of_a_picture_is_a_picture(client: httpx2.Client) -> None:
         ("translate", {"texts": ["\ud800"]}, "texts.0: holds half a character"),
         ("translate", {"source": "de", "target": "fr", "texts": ["x"]}, "no run here translates from 'German'"),
         ("translate", {"run": "zh-en", "texts": [TEXT], "task": "x"}, "this run has no task 'x'"),
-        ("translate", {"run": "zh-en", "texts": [TEXT], "glossary": [["a", ""]]}, "glossary.0"),
+        (
+            "translate",
+            {"run": "zh-en", "texts": [TEXT], "glossary": [["a", "b"], ["c", ""]]},
+            "glossary.1.target: String",
+        ),
+        ("translate", {"texts": [TEXT], "glossary": [["a", ["b", ""]]]}, "glossary.0.target.1: String should have at"),
+        ("translate", {"texts": [TEXT], "glossary": [["a", 3]]}, "glossary.0.target: Input should be a valid string"),
+        ("translate", {"texts": [TEXT], "prefix": "x" * 1001}, "prefix: String should have at most 1000 characters"),
+        ("translate", {"texts": [TEXT], "a-b[c]": 1}, "a-b[c]: is no option here"),
         (
             "translate",
             {"run": "writer", "texts": [TEXT]},

@@ -25,13 +25,11 @@ from zhuyi.serving import (
 )
 from zhuyi.serving.border import Border
 from zhuyi.serving.engine import Engine
-from zhuyi.serving.error_answers import error_answer, refusal_answer
+from zhuyi.serving.error_answers import error_answer, invalid_answer, refusal_answer
 from zhuyi.serving.keys import KeyRing
 from zhuyi.serving.refusals import Refusal
-from zhuyi.serving.request_bodies import plain
 from zhuyi.serving.settings import ServeSettings
 
-LONGEST_MESSAGE = 400
 ROUTERS = (
     health.router,
     libretranslate.router,
@@ -104,13 +102,8 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
-    """The first thing that is wrong; what the client sent is not sent back."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"][1:]]
-    what = {"extra_forbidden": "is no option here", "missing": "is missing"}.get(first["type"], str(first["msg"]))
-    message = plain(": ".join(filter(None, (".".join(path), what.removeprefix("Value error, ")))), most=LONGEST_MESSAGE)
-    return error_answer(request.url.path, 400, message, "invalid_request", plain(path[0]) if path else None)
+    return invalid_answer(request.url.path, error.errors())
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

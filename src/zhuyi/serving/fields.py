@@ -11,7 +11,11 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
+    """A text that can be written as UTF-8.
+
+    Raises: ValueError
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -19,7 +23,7 @@ def _whole(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_whole)]
+Text = Annotated[str, AfterValidator(whole)]
 Name = Annotated[str, Field(max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]

@@ -2,16 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from zhuyi.decoding.config import LEAST_TEMPERATURE
-from zhuyi.serving.fields import Form, Name, Seed, Text
+from zhuyi.serving.fields import Form, Name, Seed, Text, whole
 
 MOST_ENTRIES = 1000
 LONGEST_TERM = 200
 MOST_TOP = 100
 
-Term = Annotated[Text, Field(min_length=1, max_length=LONGEST_TERM)]
+Term = Annotated[str, Field(min_length=1, max_length=LONGEST_TERM), AfterValidator(whole)]
+Prefix = Annotated[str, Field(max_length=1000), AfterValidator(whole)]
 RunName = Annotated[Name, Field(description="Which run; the first that can where not given.")]
 
 
@@ -61,7 +62,7 @@ class TranslateForm(Form):
         None, description="Of the length rule."
     )
     task: Name | None = Field(None, description="Of a run that does several.")
-    prefix: Annotated[Text, Field(max_length=1000)] | None = Field(None, description="What every text begins with.")
+    prefix: Prefix | None = Field(None, description="What every text begins with.")
     constraint: Literal["none", "same-length", "couplet"] | None = Field(None, description="The form of the answers.")
     same_length: bool = False
     placeholders: bool | None = Field(None, description="Whether to keep placeholders, URLs and tags as they are.")
@@ -97,6 +98,6 @@ class AttentionForm(Form):
     text: Text = Field(examples=["你好。"])
     target: Text | None = Field(None, description="Its translation, found here where not given; or what goes on.")
     task: Name | None = Field(None, description="Of a run that does several.")
-    prefix: Annotated[Text, Field(max_length=1000)] | None = None
+    prefix: Prefix | None = None
     beam: int | None = Field(None, ge=1, le=64)
     steps: bool = Field(False, description="Whether to tell also how the translation came about.")
