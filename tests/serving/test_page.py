@@ -58,8 +58,10 @@ def test_pointing_at_a_word_shows_where_it_looks(room: Rooms) -> None:
     page.locator(".strip[data-side=target] .token").nth(1).hover()
     page.locator(".strip[data-side=source] .token", has_text="%").first.wait_for()
     assert "looks at" in page.locator(".told").inner_text()
-    page.get_by_role("button", name="Show attention").click()
+    page.get_by_role("button", name="Hide attention").click()
     assert page.locator(".attention").is_hidden()
+    page.get_by_role("button", name="Show attention").click()
+    page.locator(".strip[data-side=target] .token").first.wait_for()
 
 
 def test_an_answer_that_is_late_is_not_shown(room: Rooms) -> None:
@@ -90,7 +92,7 @@ def test_terms_are_kept_to(room: Rooms) -> None:
     page = room("translate")
     page.locator("select").first.select_option(label=label_of(page, "zh-en"))
     page.locator("summary", has_text="Terms").click()
-    page.get_by_label("How words are to be translated").fill("零 = seven\n\n五")
+    page.get_by_label("How words are to be translated").fill("零 = seven\n\n五\nfoo bar =\nbaz\t\n= seven")
     with page.expect_request("**/v1/translate") as asked:
         page.locator("#source").fill(NUMBERS)
     assert asked.value.post_data_json["glossary"] == [["零", "seven"], ["五", "五"]]
@@ -118,6 +120,7 @@ def test_the_page_speaks_chinese_and_remembers_it(room: Rooms) -> None:
     assert page.locator("#tasks a").first.inner_text() == "翻译"
     assert page.locator(".best h3").inner_text() == "其他译法"
     assert page.locator("#source").get_attribute("aria-label") == "要翻译的文本"
+    assert page.get_by_role("button", name="交换语言").inner_text() == "⇄"
     assert page.title() == "翻译 · 注意 zhuyi"
     page.reload()
     page.locator("#room-translate").wait_for()
@@ -200,8 +203,8 @@ def test_every_control_has_a_name_and_every_text_stands_out(room: Rooms, theme: 
 
 def test_keys_alone_reach_what_there_is(room: Rooms) -> None:
     page = room("translate")
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("document.activeElement.id") == "source"
+    page.locator(".skip").focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     reached = set()
@@ -212,7 +215,7 @@ def test_keys_alone_reach_what_there_is(room: Rooms) -> None:
             )
         )
         page.keyboard.press("Tab")
-    assert {"source", "toggle", "plain swap", "SUMMARY"} <= reached
+    assert {"source", "look", "plain swap", "SUMMARY"} <= reached
     page.locator("#tasks a", has_text="Chat").press("Enter")
     page.locator("#room-chat").wait_for()
     assert page.evaluate("document.activeElement.id") == "main"

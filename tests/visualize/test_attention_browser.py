@@ -193,7 +193,7 @@ def held(parent: int, token: str, log_prob: float, state: str = "open", leads: b
 
 BEAM = (
     (held(0, "▁We", -0.5, leads=True), held(0, "▁I", -1.0)),
-    (held(0, "▁saw", -0.7, leads=True), held(0, "▁see", -1.5), held(1, "</s>", -4.0, "finished")),
+    (held(0, "▁saw", -0.7, leads=True), held(0, "▁see", -1.5), held(1, "</s>", -1.2, "finished")),
     (held(0, "</s>", -0.8, "finished", leads=True),),
 )
 LIKELY = ((("▁We", 0.9), ("▁I", 0.06)), (("▁see", 0.5), ("▁saw", 0.25)), (("</s>", 0.99),))
@@ -211,8 +211,8 @@ def test_the_decoding_is_played(page: "Page", tmp_path: Path) -> None:
     rows = player.locator("tbody tr")
     assert rows.locator("td.words").all_inner_texts() == [
         "We sawleads to the answer",
-        "We seegiven up",
         "Ifinished",
+        "We seegiven up",
     ]
     assert rows.locator("td.number").all_inner_texts()[:2] == ["−0.70", "−0.35"]
     assert player.locator("li").all_inner_texts() == ["see\n50%", "saw\n25%"]

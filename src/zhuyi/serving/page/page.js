@@ -33,6 +33,9 @@ const ROOMS = [
   { name: "forecast", has: (run) => run.can.includes("forecast"), build: forecast },
 ];
 
+// Where a text box that has the focus brings up no keyboard on the screen.
+const HAS_KEYS = matchMedia("(hover: hover) and (pointer: fine)");
+
 // Chromium keeps the boxes that it drew for Chinese before the font was there: another font setting draws them anew.
 let drawn = 0;
 const drawAnew = () => { document.body.style.fontFeatureSettings = `"kern" ${(drawn += 1)}`; };
@@ -90,6 +93,7 @@ function open(rooms) {
     name();
     renamed = name;
     if (moves) main.focus({ preventScroll: true });
+    else if (HAS_KEYS.matches) built.get(room.name).querySelector("textarea, input[type=text]")?.focus({ preventScroll: true });
   };
   let renamed = () => {};
   onChange(() => renamed());

@@ -4,12 +4,12 @@ import { field, fold, make } from "zhuyi/elements.js";
 
 const DIVIDED_BY = /\t|\s*(?:=>|->|→|＝|=)\s*/;
 
-/** Pairs of a text's lines; a word alone stands for itself. */
+/** Pairs of a text's lines; a word alone stands for itself, and a line with one side empty is still being written. */
 export function readTerms(text) {
-  return text.split("\n").map((line) => line.trim()).filter(Boolean).map((line) => {
-    const [source, target] = line.split(DIVIDED_BY, 2);
-    return [source.trim(), (target ?? source).trim()];
-  }).filter(([source]) => source);
+  return text.split("\n").map((line) => {
+    const [source, target = source] = line.split(DIVIDED_BY, 2);
+    return [source.trim(), target.trim()];
+  }).filter(([source, target]) => source && target);
 }
 
 export function termsField(oninput) {

@@ -103,9 +103,9 @@ function makeView(runs) {
   const terms = termsField(() => changed());
   const tasks = make("select", { onchange: () => changed() });
   const tasksField = field("task", tasks, { hidden: true });
-  const swap = button("", () => turnRound(), { class: "plain swap", label: "swap", tip: "swap" });
-  swap.textContent = "⇄";
-  const look = make("button", { type: "button", class: "toggle", text: "attention-show", "aria-pressed": "true" });
+  const swap = make("button", { type: "button", class: "plain swap", label: "swap", tip: "swap", onclick: () => turnRound() }, "⇄");
+  const look = button("attention-hide", () => turnAttention(), { class: "look" });
+  let isLooking = true;
   const copy = button("copy", () => copyText(target, status), { class: "plain" });
   const choice = runChoice(runs, () => follow(), pairName);
   choice.element.hidden = false;
@@ -138,15 +138,16 @@ function makeView(runs) {
     choice.choose(other);
   }
   function showAttention() {
-    const wanted = look.getAttribute("aria-pressed") === "true" && choice.chosen().can.includes("attention");
+    const wanted = isLooking && choice.chosen().can.includes("attention");
     attention.element.hidden = !wanted;
     element.classList.toggle("alone", !wanted);
   }
-  look.addEventListener("click", () => {
-    look.setAttribute("aria-pressed", String(look.getAttribute("aria-pressed") !== "true"));
+  function turnAttention() {
+    isLooking = !isLooking;
+    say(look, isLooking ? "attention-hide" : "attention-show");
     showAttention();
     changed();
-  });
+  }
   onChange(() => {
     const options = choice.element.querySelectorAll("option");
     runs.forEach((run, number) => { options[number].textContent = pairName(run); });

@@ -55,11 +55,12 @@ export const english = {
   score: "What the search ranked it by: nearer to 0 is likelier.",
   terms: "Terms",
   "terms-name": "How words are to be translated",
-  "terms-hint": "注意 = attention\nZhuyi",
+  "terms-hint": "For example: 注意 = attention",
   "terms-how": "A line each: word = translation. A word alone stays as it is.",
 
   attention: "Attention",
   "attention-show": "Show attention",
+  "attention-hide": "Hide attention",
   "attention-text": "Where the model looks",
   "attention-busy": "Looking where the model looks …",
   "attention-empty": "Once there is a text, you see here where each word looks.",

@@ -55,11 +55,12 @@ export const chinese = {
   score: "搜索排序所用的得分：越接近 0 越可能。",
   terms: "术语",
   "terms-name": "指定词语的译法",
-  "terms-hint": "注意 = attention\nZhuyi",
+  "terms-hint": "例如：注意 = attention",
   "terms-how": "每行一条：词语 = 译法。只写词语则原样保留。",
 
   attention: "注意力",
   "attention-show": "显示注意力",
+  "attention-hide": "隐藏注意力",
   "attention-text": "模型在看哪里",
   "attention-busy": "正在查看模型看了哪里……",
   "attention-empty": "有了文本之后，这里会显示每个词看向哪里。",

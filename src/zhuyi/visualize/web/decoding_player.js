@@ -95,16 +95,17 @@ export function decodingPlayer({ target, likely = [], beam = [] }, onStep) {
     for (const key of ["text", "log-prob", "score"]) made(head, "th", "", t(key)).scope = "col";
     const body = made(table, "tbody");
     const next = beam[at + 1];
-    beam[at].forEach((each, place) => {
-      if (each.state === "finished") return;
+    const open = beam[at].flatMap((each, place) => {
+      if (each.state === "finished") return [];
       const isDropped = next !== undefined && !next.some((child) => child.parent === place);
-      drawRow(body, each, wayTo(beam, at, place), isDropped ? "dropped" : "");
+      return [{ each, tokens: wayTo(beam, at, place), note: isDropped ? "dropped" : "" }];
     });
     const ended = beam.slice(0, at + 1).flatMap((all, k) => all.flatMap((each, place) => (
-      each.state === "finished" ? [{ each, tokens: wayTo(beam, k, place) }] : []
+      each.state === "finished" ? [{ each, tokens: wayTo(beam, k, place), note: "finished" }] : []
     )));
-    ended.sort((a, b) => b.each.score - a.each.score);
-    for (const { each, tokens } of ended.slice(0, MOST_FINISHED)) drawRow(body, each, tokens, "finished");
+    const byScore = (a, b) => b.each.score - a.each.score;
+    const rows = [...open, ...ended.sort(byScore).slice(0, MOST_FINISHED)].sort(byScore);
+    for (const { each, tokens, note } of rows) drawRow(body, each, tokens, note);
   }
 
   function drawRow(body, each, tokens, note) {
