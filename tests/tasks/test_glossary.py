@@ -66,6 +66,26 @@ def test_a_bad_line_is_named(tmp_path, line, what):
         read_glossary(path)
 
 
+@pytest.mark.parametrize(
+    ("line", "sign"),
+    [("吸烟=smoker", "="), ("吸烟, smoker", ","), ("art : Kunst", ":"), ("账单，bill|check", "，"), ("a -> b", "->")],
+)
+def test_another_sign_in_place_of_the_tab_is_named(tmp_path, line, sign):
+    path = tmp_path / "terms.tsv"
+    path.write_text(f"# a=b\nword\n{line}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"terms\.tsv, line 3: '{sign}' between two words, and no tab in the file"):
+        read_glossary(path)
+    path.write_text(f"{line}\nx\ty\n", encoding="utf-8")
+    assert repr(read_glossary(path)) == repr(Glossary([Entry(line, (line,)), Entry("x", ("y",))]))
+
+
+def test_words_that_hold_such_signs_are_kept_as_they_are(tmp_path):
+    words = ["https://example.org", "12:30", "std::vector", "a=1", "Yahoo!, Inc."]
+    path = tmp_path / "terms.tsv"
+    path.write_text("\n".join(words), encoding="utf-8")
+    assert repr(read_glossary(path)) == repr(Glossary(Entry(word, (word,)) for word in words))
+
+
 def test_no_file_and_no_target():
     with pytest.raises(InputError, match=r"nowhere\.tsv"):
         read_glossary("nowhere.tsv")

@@ -1,5 +1,6 @@
 """A glossary: what words of a source are to become in its translation."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Self
 from zhuyi.data.pairs import read_lines
 from zhuyi.errors import InputError
 from zhuyi.tasks.terms import joins
+
+# What people have between columns in place of the tab.
+_OTHER_SEPARATOR = re.compile(r"->|=>|[→=,:;，：；]")
 
 
 @dataclass(frozen=True)
@@ -103,12 +107,17 @@ def read_glossary(path: str | Path) -> Glossary:
     Several targets have `|` between them. Empty lines and lines that begin with `#` are left out; columns after the
     second too.
 
-    Raises: InputError: there is no such file, or a line is no entry; it names both.
+    Raises: InputError: there is no such file, or a line is no entry or has another sign for the tab; it names both.
     """
     entries: list[Entry] = []
+    any_tab = False
+    wrong: tuple[int, str] | None = None
     for number, line in enumerate(read_lines(str(path)), start=1):
         if not line.strip() or line.startswith("#"):
             continue
+        any_tab = any_tab or "\t" in line
+        if wrong is None and (sign := _sign_between_words(line)):
+            wrong = number, sign
         source, *columns = (column.strip() for column in line.removeprefix("\ufeff").split("\t"))
         targets = tuple(target.strip() for target in (columns[0] if columns else source).split("|"))
         if not source or not all(targets) or "\ufffd" in line:
@@ -118,7 +127,21 @@ def read_glossary(path: str | Path) -> Glossary:
                 "or the source alone for what is not to be translated"
             )
         entries.append(Entry(source, (source,) if not columns else targets))
+    if wrong and not any_tab:
+        raise InputError(
+            f"{path}, line {wrong[0]}: '{wrong[1]}' between two words, and no tab in the file; expected "
+            "source<TAB>target; if the whole line is not to be translated, write it on both sides of a tab"
+        )
     return Glossary(entries)
+
+
+def _sign_between_words(line: str) -> str | None:
+    """The first sign that other tables have between columns, if words stand on both sides (not so in `12:30`)."""
+    sign = _OTHER_SEPARATOR.search(line)
+    if sign is None:
+        return None
+    before, after = line[: sign.start()].rstrip(), line[sign.end() :].lstrip()
+    return sign[0] if before[-1:].isalpha() and after[:1].isalpha() else None
 
 
 def make_glossary(entries: GlossaryLike) -> Glossary:
