@@ -142,6 +142,14 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
         Watch([tmp_path, tmp_path / "nothing"])
 
 
+def test_no_page_is_written_of_no_run(tmp_path: Path) -> None:
+    new_run(tmp_path / "work" / "runs" / "mine")  # further down than is looked
+    with pytest.raises(InputError, match=r"work: no run here, nor right below; give the folder of a run"):
+        write_watch_page(Watch([tmp_path / "work"]), tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+    write_watch_page(Watch([tmp_path / "work", tmp_path / "work" / "runs"]), tmp_path / "page.html")
+
+
 def test_the_exported_page_holds_what_there_is(tmp_path: Path) -> None:
     evaluated(new_run(tmp_path / "run"), 10, text="</script><script>")
     write_watch_page(Watch([tmp_path / "run"]), tmp_path / "page.html")

@@ -122,7 +122,13 @@ def template() -> str:
 
 
 def write_watch_page(watch: Watch, path: Path) -> None:
-    """Write what there is now as one HTML file that opens offline."""
+    """Write what there is now as one HTML file that opens offline.
+
+    Raises: InputError: there is no run.
+    """
+    if not any((run / "config.json").exists() for each in watch.paths for run in _runs_in(each)):
+        folders = ", ".join(str(each) for each in watch.paths)
+        raise InputError(f"{folders}: no run here, nor right below; give the folder of a run, or one with runs in it")
     with replacing(path) as unfinished:
         unfinished.write_text(self_contained(template(), ["watch.js"], watch.news({})), encoding="utf-8")
 
