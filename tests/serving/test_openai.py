@@ -226,7 +226,7 @@ def test_what_cannot_be_done_is_refused_by_name(
             {"model": "talker", "messages": [{"role": "user", "content": [{"type": "text"}]}]},
             "messages.0.content.0.text: is missing",
         ),
-        ("completions", {"model": "zh-en", "prompt": "x"}, "zh-en is a run of translation, which cannot generate"),
+        ("completions", {"model": "zh-en", "prompt": "x"}, "which cannot generate; ask /v1/chat/"),
         ("completions", {"model": "writer", "prompt": [9999]}, "9999 is no id of this run"),
         ("completions", {"model": "writer", "prompt": "x", "n": 17}, "from 1 to 16"),
         ("completions", {"model": "writer", "prompt": "x", "max_tokens": 5000}, "ask for less"),

@@ -100,6 +100,10 @@ class Wanted:
 @router.post("/completions", response_model=None)
 async def completions(form: CompletionForm, engine: EngineHere) -> Response:
     """Continue a text, or several, by a language model's run; with `stream` as it is written."""
+    if form.model in engine.runs and "translate" in (asked := engine.run(form.model)).abilities:
+        raise InputError(
+            f"{asked.name} is a run of {asked.task}, which cannot generate; ask /v1/chat/completions or /v1/translate"
+        )
     run = chosen(engine, form.model, "generate")
     decode = _decode(run, form, form.max_tokens)
     given = form.prompt
