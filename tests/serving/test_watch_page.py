@@ -149,11 +149,13 @@ def test_the_slider_goes_through_the_evaluations(watched: "Page", folder: RunFol
 def test_attention_sharpens(watched: "Page") -> None:
     watched.get_by_text("as a list").click()
     lines = watched.locator(".looks li")
+    lines.nth(1).wait_for()
     assert lines.all_inner_texts()[1] == "love → 爱 47%"  # 0.7 of a quarter, and 0.3
     watched.locator(".player input").focus()
     watched.keyboard.press("Home")
     watched.wait_for_function("() => document.querySelector('.looks li:nth-child(2)').textContent === 'love → 爱 33%'")
     watched.locator(".looks .spread summary").click()
+    watched.locator(".looks .spread td").nth(2).wait_for()
     spread = [float(cell) for cell in watched.locator(".looks .spread td").all_inner_texts()]
     assert spread == sorted(spread, reverse=True) and 2 < spread[-1] < spread[0] < 4
     box = watched.locator(".looks canvas").first.bounding_box()
