@@ -25,7 +25,7 @@ def test_couplets_hang_beside_each_other(room: Rooms) -> None:
     assert page.locator(".lower").inner_text().strip() == page.locator(".alternative").nth(1).inner_text().strip()
 
 
-def test_a_text_is_continued(room: Rooms, own_runs: dict[str, Any]) -> None:
+def test_a_text_is_continued_and_ends_by_the_button(room: Rooms, own_runs: dict[str, Any]) -> None:
     page = room("generate")
     page.locator("#room-generate select").first.select_option(label="writer")
     page.get_by_label("Beginning").fill("abc")
@@ -36,6 +36,25 @@ def test_a_text_is_continued(room: Rooms, own_runs: dict[str, Any]) -> None:
     page.get_by_text("It reached the length").wait_for()
     (wanted,) = own_runs["writer"].generate(["abc"], seed=4, max_new_tokens=7)
     assert page.locator(".output").text_content() == "abc" + wanted.text
+    page.get_by_label("Longest, in tokens").fill("2000")
+    page.get_by_label("Temperature").fill("0")  # by which this run never ends
+    page.evaluate(
+        """() => {
+            const room = document.querySelector("#room-generate");
+            const stop = [...room.querySelectorAll("button")].find((each) => each.textContent === "Stop");
+            new MutationObserver((_, observer) => {
+                if (stop.disabled || room.querySelector(".output").textContent.length < 20) return;
+                observer.disconnect();
+                stop.click();
+            }).observe(room, { childList: true, characterData: true, subtree: true });
+        }"""
+    )  # by the page itself: all could be written before this process looks
+    page.get_by_role("button", name="Write on").click()
+    page.get_by_text("Stopped.").wait_for()
+    written = page.locator(".output").text_content()
+    assert len(written or "") >= 20
+    page.wait_for_timeout(150)
+    assert page.locator(".output").text_content() == written
 
 
 def test_a_chat_streams_and_is_remembered(room: Rooms) -> None:
