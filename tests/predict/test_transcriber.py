@@ -8,7 +8,7 @@ import pytest
 
 from zhuyi.errors import InputError
 from zhuyi.predict.transcriber import _samples, as_json, as_srt, as_text, as_vtt
-from zhuyi.tasks.transcription import Passage, Segment, Transcription
+from zhuyi.tasks.transcripts import Passage, Segment, Transcription
 
 FOUND = Transcription(
     3725.5,

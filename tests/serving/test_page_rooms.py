@@ -8,7 +8,7 @@ from tests.serving.rooms import Rooms, drop, only, picture_file, pixels, sound_f
 from tests.serving.tiny_runs import FORECAST_STEPS, SENSORS
 
 from zhuyi.predict.transcriber import as_srt, as_vtt
-from zhuyi.tasks.transcription import Segment, Transcription
+from zhuyi.tasks.transcripts import Segment, Transcription
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -17,7 +17,7 @@ from zhuyi.evaluation import Wanted, evaluate_run
 from zhuyi.run_folder import RunFolder, named_weights
 from zhuyi.tasks import speech_recognition
 from zhuyi.tasks.speech_recognition import SpeechRecognitionTask
-from zhuyi.tasks.transcription import Segment, Transcription
+from zhuyi.tasks.transcripts import Segment, Transcription
 from zhuyi.training.automatic import AUTOMATIC, Given
 from zhuyi.training.loop import build_model, train
 from zhuyi.writing import write_transcriptions

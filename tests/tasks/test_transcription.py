@@ -16,14 +16,12 @@ from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from zhuyi.errors import InputError
 from zhuyi.tasks.transcription import (
     Manner,
-    Passage,
-    Segment,
     TranscriptionConfig,
-    _at_seam_by_times,
     compression,
     transcribe,
     transcribe_by_steps,
 )
+from zhuyi.tasks.transcripts import Passage, Segment, at_seam_by_times
 
 WORDS = ("one", "two", "three", "four", "five")
 RATE = 16000
@@ -215,7 +213,7 @@ def test_at_a_seam_with_times_nothing_is_lost(before: str, after: str, found: st
         parts = (part.replace("-", " ", 1).split(" ", 2) for part in text.split(";"))
         return [Segment(float(start), float(end), words) for start, end, words in parts]
 
-    left, right = _at_seam_by_times(segments(before), segments(after), Stretch(24 * RATE, 54 * RATE, "", 6 * RATE))
+    left, right = at_seam_by_times(segments(before), segments(after), Stretch(24 * RATE, 54 * RATE, "", 6 * RATE))
     assert [replace(each, flags=()) for each in left + right] == segments(found)
 
 

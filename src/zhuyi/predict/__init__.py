@@ -20,7 +20,7 @@ from zhuyi.predict.translator import PairScore, TextMaps, Translation, Translato
 from zhuyi.predict.word_filler import Candidate, WordFiller
 from zhuyi.run_folder import RunFolder, find_run, set_weights
 from zhuyi.tasks import TASKS
-from zhuyi.tasks.transcription import Transcription
+from zhuyi.tasks.transcripts import Transcription
 
 __all__ = [
     "PRECISIONS",

@@ -24,11 +24,11 @@ from zhuyi.tasks.text_data import load_tokenizer
 from zhuyi.tasks.transcription import (
     Listener,
     Manner,
-    Transcription,
     TranscriptionConfig,
     transcribe,
     transcribe_by_steps,
 )
+from zhuyi.tasks.transcripts import Transcription
 
 Sound = str | Path | np.ndarray
 

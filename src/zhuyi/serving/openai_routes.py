@@ -22,7 +22,7 @@ from zhuyi.serving.openai_forms import EmbeddingForm
 from zhuyi.serving.request_bodies import plain
 from zhuyi.serving.runs import ServedRun
 from zhuyi.serving.uploads import read_sound
-from zhuyi.tasks.transcription import Transcription
+from zhuyi.tasks.transcripts import Transcription
 
 OWNER = "zhuyi"
 TOKENS_A_SECOND = 25  # about what a second of sound costs, beside the tokens of texts
