@@ -206,12 +206,7 @@ def table(cells: list[dict[str, Any]]) -> str:
             shown = row["error"] or f"{speed:12.2f}  {'' if far is None else f'{far:.1%}'}"
             alone = "" if row["speeds"] or row["error"] else "  (trial)"
             lines.append(f"{cell['model']:6} {cell['count']:6}  {row['tool']:14} {row['setting']:20} {shown}{alone}")
-        for setting, peers in cell["ratios"].items():
-            for peer, found in peers.items():
-                lines.append(
-                    f"{'':13}  zhuyi {setting} / best of {peer}: {found['median']:.2f} "
-                    f"({found['least']:.2f} to {found['most']:.2f})"
-                )
+        lines += report.plain_ratios(cell)
     return "\n".join(lines)
 
 

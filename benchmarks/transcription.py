@@ -183,12 +183,7 @@ def table(cells: list[dict[str, Any]]) -> str:
             speed = statistics.median(row["speeds"]) if row["speeds"] else row["trial"]
             shown = row["error"] or f"{speed:15.1f}{'' if row['speeds'] else '  (trial)'}"
             lines.append(f"{cell['windows']:7} {cell['beam']:4}  {row['tool']:16} {row['setting']:24} {shown}")
-        for setting, peers in cell["ratios"].items():
-            for peer, found in peers.items():
-                lines.append(
-                    f"{'':13} zhuyi {setting} / best of {peer}: {found['median']:.2f} "
-                    f"({found['least']:.2f} to {found['most']:.2f})"
-                )
+        lines += report.plain_ratios(cell)
     return "\n".join(lines)
 
 

@@ -205,3 +205,12 @@ def draw_panel(axes: Any, title: str, cell: dict[str, Any], bleu: dict[str, Any]
     axes.grid(axis="x", color=FAINT, linewidth=0.4)
     axes.set_axisbelow(True)
     axes.margins(x=0.4 if bleu else 0.2)
+
+
+def plain_ratios(cell: dict[str, Any]) -> list[str]:
+    """How many times faster zhuyi is than each peer's best, a line a setting."""
+    return [
+        f"{'':13} zhuyi {setting} / best of {peer}: {found['median']:.2f} ({found['least']:.2f} to {found['most']:.2f})"
+        for setting, peers in cell["ratios"].items()
+        for peer, found in peers.items()
+    ]
