@@ -109,6 +109,15 @@ def test_what_is_not_translated_stands_once() -> None:
     assert found in ("<b></b><code>X</code>", "<code>X</code><b></b>")
 
 
+def test_no_tag_lands_in_a_placeholder_or_a_url() -> None:
+    html = "<p>go <b>to {user_name}</b> <i>at</i><img src=x> https://a.org/b</p>"
+    links = (Link(3, 5, 0, 2), Link(6, 11, 3, 8), Link(17, 19, 23, 26))
+    found = translated(html, "{user_name} https://a.org/b go", links=links)
+    assert found == "<p><b>{user_name}</b> <i>https://a.org/b</i><img src=x> go</p>"
+    kept = "<b>see</b> <code>name</code> of {name}"
+    assert translated(kept, "{name} name sieh") == "<b>{name}</b> <code>name</code> sieh"
+
+
 def test_an_answer_is_no_markup() -> None:
     answer = "<script>alert(1)</script> & <b>"
     found = translated("<p>x <i>y</i></p>", answer)
@@ -176,6 +185,9 @@ def test_what_was_well_formed_stays_so(html: str, random: object) -> None:
     checked.feed(join(stretches(html), answers))
     assert checked.is_good
     assert not checked.open
+    parts = stretches(html)
+    kept = [("{one_two} three {four}", links) for _, links in answers]
+    assert join(parts, kept).count("{one_two}") == join(parts, kept).count("{four}") == len(answers)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from html import escape
 from itertools import groupby
 
 from zhuyi.serving.html_tokens import SPACE, Kind, Token, cut, read_text
+from zhuyi.tasks.placeholders import find_kept
 from zhuyi.tasks.tag_placement import Link, Span, place
 
 # Elements that a sentence goes on through, and of these the ones that have no end tag.
@@ -75,7 +76,8 @@ class Stretch:
         Args:   links: which stretches of the translation came from which of the text; the more, the better placed.
         """
         as_html = functools.partial(escape, quote=False)
-        return self.lead + place(self.text, self.spans, translation, links, as_html) + self.trail
+        whole = [(kept.start, kept.end) for kept in find_kept(translation)]
+        return self.lead + place(self.text, self.spans, translation, links, as_html, whole=whole) + self.trail
 
 
 Part = str | Stretch

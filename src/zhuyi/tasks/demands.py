@@ -67,7 +67,8 @@ class Demands:
         """
         text, ranges = self._filled(tokens, tokenizer)
         if self.marks:
-            text = place(self.source, _spans(self.marks), text, link(ranges))
+            terms = [(ranges[start][0], ranges[end - 1][1]) for start, end, _ in occurrences(tokens, self.terms)]
+            text = place(self.source, _spans(self.marks), text, link(ranges), whole=terms)
             for space in (mark.text for mark in self.marks if mark.is_space):
                 text = text.replace(f" {space}", space).replace(f"{space} ", space)
         return self.lead + " ".join((text, *self.lost)) + self.trail

@@ -1,5 +1,6 @@
 """Where the tags of a text go in its translation: around the words that the words between them became."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,11 +38,18 @@ Range = tuple[int, int]
 
 
 def place(
-    source: str, spans: Sequence[Span], target: str, links: Sequence[Link], written: Callable[[str], str] = str
+    source: str,
+    spans: Sequence[Span],
+    target: str,
+    links: Sequence[Link],
+    written: Callable[[str], str] = str,
+    *,
+    whole: Sequence[Range] = (),
 ) -> str:
     """The target with every tag of the spans once, nested as in the source.
 
     Args:   written: how what stands between tags is written.
+            whole: stretches of the target that no tag goes into.
     """
     children: dict[int, list[int]] = {}
     for number, span in enumerate(spans):
@@ -51,12 +59,14 @@ def place(
     else:
         links = sorted(links or _by_proportion(source, target), key=lambda link: link.target)
 
-    held = _held(spans, target)
+    whole = _joined(whole)
+    held = _held(spans, target, whole)
 
     def inside_of(parent: int, within: Range, of: Range) -> str:
         """What stands inside of an element; `of` is its range of the source."""
         numbers = children.get(parent, [])
         wanted = [_wanted(spans[number], source, target, within, of, links, held.get(number)) for number in numbers]
+        wanted = [_around(each, whole) for each in wanted]
         ranges = _apart(wanted, within, [number in held for number in numbers])
         found, here = "", within[0]
         for number, (begin, end) in sorted(zip(numbers, ranges, strict=True), key=lambda each: (each[1][0], each[0])):
@@ -69,12 +79,14 @@ def place(
     return inside_of(-1, (0, len(target)), (0, len(source)))
 
 
-def _held(spans: Sequence[Span], target: str) -> dict[int, Range]:
+def _held(spans: Sequence[Span], target: str, whole: Sequence[Range]) -> dict[int, Range]:
     """Where the words stand that are not translated, each once; and what the elements around them must go around."""
     found: dict[int, Range] = {}
     read: dict[str, int] = {}
     for number, span in enumerate(spans):
         begin = target.find(span.kept, read.get(span.kept, 0)) if span.kept else -1
+        while begin >= 0 and _around((begin, begin + len(span.kept)), whole) != (begin, begin + len(span.kept)):
+            begin = target.find(span.kept, begin + 1)
         if begin < 0:
             continue
         end = read[span.kept] = begin + len(span.kept)
@@ -139,6 +151,33 @@ def _after(start: int, within: Range, links: Sequence[Link]) -> int:
     if before:
         return max(before, key=lambda link: (link.source_end, link.target_end)).target_end
     return within[0]
+
+
+def _joined(ranges: Sequence[Range]) -> list[Range]:
+    """The stretches in order, those that overlap as one."""
+    found: list[Range] = []
+    for begin, end in sorted(ranges):
+        if found and begin < found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((begin, end))
+    return found
+
+
+def _around(wanted: Range, whole: Sequence[Range]) -> Range:
+    """A range that holds all or nothing of each stretch, in order, that must stay whole; a place goes behind it."""
+    begin, end = wanted
+    for low, high in (_at(whole, begin), _at(whole, end)):
+        if begin == end:
+            return high, high
+        begin, end = min(begin, low), max(end, high)
+    return begin, end
+
+
+def _at(whole: Sequence[Range], place: int) -> Range:
+    """The stretch that a place is inside of; where there is none, the place."""
+    before = bisect_left(whole, (place, 0)) - 1
+    return whole[before] if before >= 0 and place < whole[before][1] else (place, place)
 
 
 def _apart(wanted: Sequence[Range], within: Range, are_held: Sequence[bool]) -> list[Range]:
