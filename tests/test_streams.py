@@ -9,6 +9,7 @@ import pytest
 from tests.tiny import random_run
 
 import zhuyi
+from zhuyi.errors import InputError
 from zhuyi.predict import Translator
 from zhuyi.streams import translate_stream
 
@@ -26,7 +27,7 @@ def translated_windows(translator: Translator, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("zhuyi.data.windows.WINDOW_TEXTS", 2)
     monkeypatch.setattr(translator, "stream", lambda window, **options: seen.append(window) or [], raising=True)
     arguments = {"texts": None, "input_path": None, "output_path": None, **source}
-    translate_stream(translator, **arguments, as_json=False, options=OPTIONS, warn=pytest.fail)  # type: ignore[arg-type]
+    translate_stream(translator, **arguments, as_json=False, options=OPTIONS)  # type: ignore[arg-type]
     return seen
 
 
@@ -67,17 +68,53 @@ def test_a_pipe_by_any_name_is_answered_as_it_comes(
                 assert translated_windows(translator, patch, input_path=path) == [["一"]]
 
 
-def test_a_file_in_another_encoding_is_told_of(
-    translator: Translator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("encoding", "found"), [("gb18030", "reads well as gb18030"), ("big5", "reads well as big5")])
+def test_a_file_in_another_encoding_is_refused_before_any_of_it_is_answered(
+    translator: Translator, encoding: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-    (tmp_path / "gb.txt").write_bytes("one\n你好。\n\ufffd\n我喜欢茶。\n".encode("gb18030"))
-    arguments = {"texts": None, "input_path": tmp_path / "gb.txt", "output_path": None}
-    translate_stream(translator, **arguments, as_json=False, options=OPTIONS, warn=told.append)  # type: ignore[arg-type]
-    assert len(capsys.readouterr().out.splitlines()) == 4
-    (found,) = told
-    assert "gb.txt: 3 lines are not UTF-8, line 2 for one" in found
-    (tmp_path / "utf.txt").write_text("one\n\ufffd is written so\n", encoding="utf-8")
-    arguments["input_path"] = tmp_path / "utf.txt"
-    translate_stream(translator, **arguments, as_json=False, options=OPTIONS, warn=told.append)  # type: ignore[arg-type]
-    assert len(told) == 1
+    (tmp_path / "in.txt").write_bytes(("one\n" * 1500 + "他說：今天你好。\n").encode(encoding))
+    with pytest.raises(
+        InputError, match=rf"in\.txt: line 1501 is not UTF-8, and {found}.*iconv -f {encoding} -t utf-8"
+    ):
+        translated_windows(translator, monkeypatch, input_path=tmp_path / "in.txt", output_path=tmp_path / "out.txt")
+    assert not (tmp_path / "out.txt").exists()
+    monkeypatch.setattr(translator, "stream", pytest.fail)
+    with pytest.raises(InputError, match="line 1501 is not UTF-8"):
+        translate_stream(
+            translator,
+            texts=None,
+            input_path=tmp_path / "in.txt",
+            output_path=None,
+            as_json=False,
+            options=OPTIONS,
+        )
+
+
+def test_standard_input_in_another_encoding_is_refused(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.txt").write_bytes("你好\n".encode("gb18030"))
+    with open(tmp_path / "in.txt", "rb", buffering=0) as file:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file, fileno=file.fileno))
+        with pytest.raises(InputError, match=r"standard input: line 1 .* iconv -f gb18030 -t utf-8$"):
+            translated_windows(translator, monkeypatch)
+
+
+def test_a_mark_of_utf_8_and_windows_line_ends_are_no_text(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.txt").write_bytes(b"\xef\xbb\xbf" + "一\r\n\ufffd\r\n".encode())
+    assert translated_windows(translator, monkeypatch, input_path=tmp_path / "in.txt") == [["一", "\ufffd"]]
+
+
+def test_a_pipe_by_name_is_not_read_before_it_is_answered(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"a\n" * 20_000)
+    os.close(writer)
+    windows = translated_windows(
+        translator, monkeypatch, input_path=Path(f"/dev/fd/{reader}"), output_path=tmp_path / "out.txt"
+    )
+    os.close(reader)
+    assert sum(map(len, windows)) == 20_000

@@ -19,7 +19,7 @@ from zhuyi.data.audio import SAMPLE_RATE_HZ
 from zhuyi.data.corpus import Corpus, write_corpus
 from zhuyi.data.images import list_pictures
 from zhuyi.data.labelled_texts import read_all_texts
-from zhuyi.data.pairs import CleaningReport, Pair, read_pairs
+from zhuyi.data.pairs import CleaningReport, Pair, read_pairs, refuse_another_encoding
 from zhuyi.data.recordings import read_recordings
 from zhuyi.data.speech_examples import join_recordings
 from zhuyi.errors import InputError
@@ -342,6 +342,7 @@ def evaluate_pairs(
         raise InputError("the run has no test pairs of its own; give some by --pairs FILE")
     report = CleaningReport()
     kept = [pair for file in files for pair in read_pairs(file, columns=columns or data.columns, report=report)]
+    refuse_another_encoding(files, report)
     if report.dropped:
         warn(report.summary())
     if not kept:
@@ -388,6 +389,7 @@ def score_lines(
                 yield ""
             yield line
             written = pair.origin[1]
+    refuse_another_encoding([pairs], report)
     for _ in range(report.total - written):
         yield ""
     if report.dropped:

@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable
-from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +30,6 @@ def translate_stream(
     output_path: Path | None,
     as_json: bool,
     options: dict[str, Any],
-    warn: Callable[[str], None],
 ) -> None:
     """Translate `texts`, else the input file, else standard input, to the output file or standard output.
 
@@ -43,7 +41,6 @@ def translate_stream(
         input_path=input_path,
         output_path=output_path,
         doing=f"translating in {translator.precision}",
-        warn=warn,
     )
 
 
@@ -54,25 +51,15 @@ def answer_lines(
     input_path: Path | None,
     output_path: Path | None,
     doing: str,
-    warn: Callable[[str], None],
 ) -> None:
     """Write a line for each of `texts`, else of the input file, else of standard input.
 
     Args:   answer: the lines for some texts, as many and in the same order.
             doing: what is being done, to be shown.
-            warn: takes a sentence about what could not be read.
     Raises: InputError: texts and an input file were both given, or a file cannot be read or written.
     """
-    if texts and input_path:
-        raise InputError("give texts or --input, not both")
-    if output_path:
-        check_output(output_path)
-    source = str(input_path or STANDARD_INPUT)
-    lines: Iterable[str] = texts or read_lines(source, warn)
-    if input_path:
-        lines = _begun(lines)
-    cut = windows if texts or _is_file(source) else windows_as_they_come
-    total = count_lines(input_path) if input_path and str(input_path) != "-" else None
+    lines, total = _lines_of(texts, input_path, output_path)
+    cut = windows if texts or _is_file(str(input_path or STANDARD_INPUT)) else windows_as_they_come
     with contextlib.ExitStack() as stack:
         if output_path:
             path = stack.enter_context(replacing(output_path))
@@ -122,7 +109,7 @@ def label_lines(
                 warn(str(found))
             yield _picture_line(path, found, as_json)
 
-    answer_lines(answer, texts=texts, input_path=input_path, output_path=output_path, doing="classifying", warn=warn)
+    answer_lines(answer, texts=texts, input_path=input_path, output_path=output_path, doing="classifying")
     if errors and len(errors) == count:
         raise InputError(f"none of {count:,} pictures can be read")
     if errors:
@@ -147,7 +134,6 @@ def embed_lines(
     texts: list[str] | None,
     input_path: Path | None,
     output_path: Path | None,
-    warn: Callable[[str], None],
 ) -> None:
     """Write the embedding of each text as a line of JSON, or all of them as one array where the output is a `.npy`.
 
@@ -163,13 +149,9 @@ def embed_lines(
             input_path=input_path,
             output_path=output_path,
             doing="embedding",
-            warn=warn,
         )
         return
-    if texts and input_path:
-        raise InputError("give texts or --input, not both")
-    check_output(output_path)
-    lines = texts or read_lines(str(input_path or STANDARD_INPUT), warn)
+    lines, _ = _lines_of(texts, input_path, output_path)
     rows = [encoder.embed(window) for window in windows(lines)]
     with replacing(output_path) as path, path.open("wb") as file:
         np.save(file, np.concatenate([np.zeros((0, encoder.model.config.d_model), np.float32), *rows]))
@@ -181,10 +163,20 @@ def check_output(path: Path) -> None:
         raise InputError(f"{path}: its folder does not exist; make it first")
 
 
-def _begun(lines: Iterable[str]) -> Iterable[str]:
-    """The same lines, the first of them read: what is wrong with their file is said before anything is shown."""
-    rest = iter(lines)
-    return chain(list(islice(rest, 1)), rest)
+def _lines_of(
+    texts: list[str] | None, input_path: Path | None, output_path: Path | None
+) -> tuple[Iterable[str], int | None]:
+    """The lines to answer, and how many they are, where they can be counted; a file is read to its end for that.
+
+    Raises: InputError: as `answer_lines`; what is wrong anywhere in a file is said before any of it is answered.
+    """
+    if texts and input_path:
+        raise InputError("give texts or --input, not both")
+    if output_path:
+        check_output(output_path)
+    source = str(input_path or STANDARD_INPUT)
+    is_read_twice = input_path is not None and source != STANDARD_INPUT and _is_file(source)
+    return texts or read_lines(source), count_lines(source) if is_read_twice else None
 
 
 def _is_file(source: str) -> bool:
@@ -221,12 +213,9 @@ def progress(stack: contextlib.ExitStack, doing: str, total: int | None, *, show
     return bar, bar.add_task("lines", total=total)
 
 
-def count_lines(path: Path) -> int | None:
-    """How many lines a file has, where that is cheap to know."""
-    if path.suffix == ".gz":
-        return None
-    try:
-        with open(path, "rb") as file:
-            return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
-    except OSError:
-        return None  # reading it will say what is wrong
+def count_lines(path: str) -> int:
+    """How many lines a file has.
+
+    Raises: InputError: as `read_lines`.
+    """
+    return sum(1 for _ in read_lines(path))

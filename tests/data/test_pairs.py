@@ -165,7 +165,7 @@ def test_a_third_column_of_json_or_of_two_files_is_refused(write):
             read(source, columns=(1, 3))
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfea\x00\t\x00b\x00\n", b"a\n" * 30])
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\tb\n\n", b"a\n" * 30])
 def test_nothing_kept_is_an_error_that_names_the_file(write, content):
     with pytest.raises(InputError, match=r"no pairs in .*p\.tsv"):
         clean(write("p.tsv", content))
@@ -216,8 +216,8 @@ def test_the_report_for_people_and_for_programs(write):
     assert as_dict["examples"]["missing column"] == [f"{path}:{line}" for line in range(2, 22)]
 
 
-@given(st.binary() | st.lists(st.sampled_from([b"\n", b"\r", b"a", b"\xff", b"\xe2\x80\xa8", b"\x0c"])).map(b"".join))
-def test_as_many_lines_as_line_feeds_whatever_the_bytes(tmp_path_factory, data):
+@given(st.lists(st.sampled_from([b"\n", b"\r", b"a", "好".encode(), b"\xe2\x80\xa8", b"\x0c"])).map(b"".join))
+def test_as_many_lines_as_line_feeds_whatever_else_ends_lines(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("lines") / "text"
     path.write_bytes(data)
     lines = list(read_lines(str(path)))
@@ -225,11 +225,23 @@ def test_as_many_lines_as_line_feeds_whatever_the_bytes(tmp_path_factory, data):
     assert not any("\n" in line for line in lines)
 
 
-def test_lines_from_gz_and_standard_input_with_bad_bytes_replaced(write, monkeypatch):
-    data = b"a\r\n\xffb\n\nlast"
+def test_lines_from_gz_and_standard_input_until_one_that_is_not_utf_8(write, monkeypatch):
+    data = b"a\r\n\nb\xff\nlast"
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
-    assert list(read_lines("-")) == ["a", "\ufffdb", "", "last"]
-    assert list(read_lines(str(write("t.gz", data)))) == ["a", "\ufffdb", "", "last"]
+    for path, message in (
+        ("-", r"standard input: line 3 is not UTF-8; .*\(iconv -f ENCODING -t utf-8\) or .*\(iconv -c -f utf-8"),
+        (str(write("t.gz", data)), r"t\.gz: line 3 .*gunzip -c \S*t\.gz \| iconv -f ENCODING -t utf-8\)"),
+    ):
+        lines = read_lines(path)
+        assert [next(lines), next(lines)] == ["a", ""]
+        with pytest.raises(InputError, match=message):
+            next(lines)
+
+
+def test_pairs_of_another_encoding_alone_are_told_it(write):
+    path = write("p.tsv", "你好\thello\n今天\ttoday\n".encode("gb18030"))
+    with pytest.raises(InputError, match=rf"p\.tsv: line 1 is not UTF-8, and reads well as gb18030; .*{path}$"):
+        clean(path)
 
 
 def test_a_fingerprint_is_of_every_files_content(tmp_path: Path) -> None:

@@ -57,13 +57,19 @@ def test_a_file_of_terms(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "what"),
-    [("\tx", "no source"), ("x\t", "an empty target"), ("x\ta||b", "an empty target"), ("x\t\udcff", "not UTF-8")],
+    [("\tx", "no source"), ("x\t", "an empty target"), ("x\ta||b", "an empty target")],
 )
 def test_a_bad_line_is_named(tmp_path, line, what):
     path = tmp_path / "terms.tsv"
-    path.write_bytes(f"a\tb\n{line}\n".encode("utf-8", "surrogateescape"))
+    path.write_text(f"a\tb\n{line}\n", encoding="utf-8")
     with pytest.raises(InputError, match=rf"terms\.tsv, line 2: {what}; expected source<TAB>target"):
         read_glossary(path)
+
+
+def test_terms_in_another_encoding_are_refused(tmp_path):
+    (tmp_path / "terms.tsv").write_bytes("a\tb\n吸烟\tsmoke\n".encode("gb18030"))
+    with pytest.raises(InputError, match=r"terms\.tsv: line 2 is not UTF-8, and reads well as gb18030"):
+        read_glossary(tmp_path / "terms.tsv")
 
 
 @pytest.mark.parametrize(

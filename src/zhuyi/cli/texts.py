@@ -126,7 +126,6 @@ def translate(
         output_path=output,
         as_json=jsonl,
         options=options,
-        warn=say,
     )
 
 
@@ -270,5 +269,4 @@ def embed(
         texts=texts or None,
         input_path=input_,
         output_path=output,
-        warn=say,
     )

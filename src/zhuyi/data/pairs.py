@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b, file_digest
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from zhuyi.data.encodings import not_utf8
 from zhuyi.data.normalization import contains_han, count_han, normalize, simplify
 from zhuyi.errors import InputError
 
@@ -165,6 +167,16 @@ def clean_pairs(
         raise InputError(_nothing_kept(sources, report))
 
 
+def refuse_another_encoding(sources: Sequence[str], report: CleaningReport) -> None:
+    """Say what the sources are likely in.
+
+    Raises: InputError: not one of their lines was UTF-8.
+    """
+    if report.total and report.dropped.get(BAD_UTF8) == report.total and STANDARD_INPUT not in sources:
+        path, _, number = report.examples[BAD_UTF8][0].rpartition(":")
+        raise not_utf8(path, int(number), next(islice(byte_lines(path), int(number) - 1, None)))
+
+
 def fingerprint(sources: Sequence[str]) -> list[tuple[str, int, str]]:
     """Tell apart any two states of the sources' files: name, size and a hash of the content.
 
@@ -193,25 +205,17 @@ def _unreadable(path: str, error: OSError) -> InputError:
     return InputError(f"cannot read {path}: {error.strerror or error}; check the path{where}")
 
 
-def read_lines(path: str, warn: Callable[[str], None] | None = None) -> Iterator[str]:
-    r"""Read a text, one string for each line ended by "\n", whatever bytes it holds.
+def read_lines(path: str) -> Iterator[str]:
+    r"""Read a text, one string for each line ended by "\n".
 
     Args:   path: a file, gzipped if its name ends in .gz, or "-" for standard input.
-            warn: takes a sentence about lines that were not UTF-8, at the end.
-    Raises: InputError: no such file, or a broken .gz.
+    Raises: InputError: no such file, a broken .gz, or a line that is not UTF-8; it says what the text is likely in.
     """
-    damaged, first = 0, 0
     for number, line in enumerate(byte_lines(path), 1):
-        text = line.decode("utf-8", errors="replace")
-        if warn is not None and "\ufffd" in text and "\ufffd".encode() not in line:
-            damaged, first = damaged + 1, first or number
-        yield text
-    if warn is not None and damaged:
-        name = "standard input" if path == STANDARD_INPUT else path
-        warn(
-            f"{name}: {damaged:,} lines are not UTF-8, line {first} for one; what could not be read stands as \ufffd. "
-            "If the file is in another encoding, convert it first: iconv -f gb18030 -t utf-8"
-        )
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError:
+            raise not_utf8(None if path == STANDARD_INPUT else path, number, line) from None
 
 
 def _clean(text: str, rules: CleaningRules) -> str:
@@ -247,6 +251,7 @@ def _nothing_kept(sources: Sequence[str], report: CleaningReport) -> str:
     expected = "expected UTF-8 lines SOURCE<TAB>TARGET, JSON lines, or two aligned files"
     if not report.total:
         return f"no pairs in {where}: no lines at all; {expected}"
+    refuse_another_encoding(sources, report)
     reasons = "; ".join(
         f"{reason}: {count}, e.g. {report.examples[reason][0]}" for reason, count in report.dropped.items()
     )

@@ -46,11 +46,11 @@ def read_documents(
     r"""Read the documents of text files in pieces, whose texts joined are the document's.
 
     A document is a whole file, a paragraph (lines up to an empty one) or a line that is not empty. Lines end at "\n", a
-    "\r" before it is dropped; every line of a file counts as ended, and what is no UTF-8 is read as U+FFFD.
+    "\r" before it is dropped; every line of a file counts as ended.
 
     Args:   apart: `hash_key` of what no line may be; such lines are left out.
             report: where they are counted.
-    Raises: InputError: a file cannot be read.
+    Raises: InputError: a file cannot be read, or is not UTF-8.
     """
     for file in files:
         lines = _lines_apart(file, apart, report or CleaningReport()) if apart else read_lines(file)

@@ -57,6 +57,7 @@ def translate_file(
             WorkerFailed: a window failed twice.
     """
     input_path, output_path = _check_usage(texts, input_path, output_path, engine, address)
+    total = count_lines(str(input_path))
     files = find_run(run).needed_files()
     if precision == "auto" and address:  # nobody here knows those machines
         precision = "float32"
@@ -70,7 +71,7 @@ def translate_file(
     with ExitStack() as stack:
         stack.callback(shards.remove_if_empty)
         workers = stack.enter_context(_workers(job, files, engine, num_workers, address))
-        bar, row = progress(stack, f"translating in {precision or 'float32'}", count_lines(input_path), shown=True)
+        bar, row = progress(stack, f"translating in {precision or 'float32'}", total, shown=True)
 
         def unfinished() -> Iterator[Window]:
             for window in cut_into_windows(input_path):

@@ -120,8 +120,8 @@ def read_glossary(path: str | Path) -> Glossary:
             wrong = number, sign
         source, *columns = (column.strip() for column in line.removeprefix("\ufeff").split("\t"))
         targets = tuple(target.strip() for target in (columns[0] if columns else source).split("|"))
-        if not source or not all(targets) or "\ufffd" in line:
-            what = "not UTF-8" if "\ufffd" in line else "an empty target" if source else "no source"
+        if not source or not all(targets):
+            what = "an empty target" if source else "no source"
             raise InputError(
                 f"{path}, line {number}: {what}; expected source<TAB>target (several targets with | between them), "
                 "or the source alone for what is not to be translated"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zhuyi.config import RunConfig
-from zhuyi.data.pairs import read_lines
+from zhuyi.data.pairs import byte_lines
 from zhuyi.errors import InputError
 from zhuyi.training.automatic.given import Given
 
@@ -28,7 +28,7 @@ def recipe_to_learn_on(begun: RunConfig, init: str, given: Given) -> tuple[dict[
         if "source" in data:
             data |= {key: code for key, code in zip(("source", "target"), given.languages, strict=True) if code}
     if "valid_size" in data:
-        rows = sum(1 for file in files["train"] for _ in read_lines(file.partition(",")[0]))
+        rows = sum(1 for file in files["train"] for _ in byte_lines(file.partition(",")[0]))
         data["valid_size"] = max(5, min(data["valid_size"], rows // 20))
     rate = LEARNING_RATE_TIMES_WIDTH / values["model"]["d_model"]
     values["train"] = {
