@@ -29,7 +29,7 @@ class DecodeConfig:
     length_rule: Literal["gnmt", "power", "none"] = "gnmt"
     alpha: float = 0.6
     stop: Literal["exact", "first"] = "exact"
-    batch_rows: int = 256
+    batch_rows: int = 384
     longest_sentence: int = 0
     forbidden: tuple[int, ...] | None = None
     renormalize: bool = False
