@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from zhuyi.config import read_recipe
 from zhuyi.errors import InputError
-from zhuyi.tasks.image_classification import ImageClassificationTask, PictureBatches, prepare_pictures
+from zhuyi.tasks.image_classification import ImageClassificationTask
+from zhuyi.tasks.picture_data import PictureBatches, prepare_pictures
 from zhuyi.training.loop import seed_step
 from zhuyi.training.schedules import learning_rate
 

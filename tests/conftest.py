@@ -21,9 +21,10 @@ from zhuyi.models.transformer import TransformerConfig
 from zhuyi.models.vit import VitConfig
 from zhuyi.models.whisper import WhisperConfig
 from zhuyi.nn import attention
-from zhuyi.tasks.image_classification import ImageClassificationTask, PictureBatch
+from zhuyi.tasks.image_classification import ImageClassificationTask
 from zhuyi.tasks.language_modelling import LanguageModellingTask, TextBatch
 from zhuyi.tasks.pair_data import PairBatch
+from zhuyi.tasks.picture_data import PictureBatch
 from zhuyi.tasks.translation import TranslationTask
 
 __all__ = ["browser", "complaints", "page"]  # fixtures of all tests

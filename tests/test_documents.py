@@ -20,10 +20,10 @@ from zhuyi.decoding.config import DecodeConfig, GenerationConfig
 from zhuyi.models.gman import GmanConfig
 from zhuyi.models.vit import VitConfig
 from zhuyi.tasks.forecasting import SensorDataConfig
-from zhuyi.tasks.image_classification import PictureDataConfig
 from zhuyi.tasks.masked_language_modelling import MaskedTextConfig
 from zhuyi.tasks.mixture import MixtureConfig, MixturePart
 from zhuyi.tasks.pair_data import PairDataConfig
+from zhuyi.tasks.picture_data import PictureDataConfig
 from zhuyi.tasks.speech_data import SpeechDataConfig
 from zhuyi.tasks.text_classification import LabelledDataConfig
 from zhuyi.tasks.text_data import TextDataConfig

@@ -29,11 +29,12 @@ from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.predict import Classifier, Forecaster, Generator, PictureClassifier, Transcriber, Translator, WordFiller
 from zhuyi.tasks.encoder_data import read_simplified
 from zhuyi.tasks.forecasting import forecast_errors, horizon_scores, windows_of
-from zhuyi.tasks.image_classification import PICTURES_A_CHUNK, picture_probabilities, read_pictures
+from zhuyi.tasks.image_classification import picture_probabilities
 from zhuyi.tasks.language_modelling import score_text
 from zhuyi.tasks.masked_language_modelling import ROW_COLUMNS, MaskedBatches, encode_masked, masked_word_scores
 from zhuyi.tasks.mixture import MixtureConfig, MixturePart
 from zhuyi.tasks.pair_data import PairDataConfig
+from zhuyi.tasks.picture_data import PICTURES_A_CHUNK, read_pictures
 from zhuyi.tasks.text_classification import number_of
 
 SCORED_TOGETHER = 256

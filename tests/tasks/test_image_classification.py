@@ -20,12 +20,8 @@ from zhuyi.evaluation import Wanted, evaluate_run
 from zhuyi.predict import Classification, PictureClassifier
 from zhuyi.run_folder import RunFolder
 from zhuyi.streams import label_lines
-from zhuyi.tasks.image_classification import (
-    ImageClassificationTask,
-    PictureBatch,
-    PictureDataConfig,
-    prepare_pictures,
-)
+from zhuyi.tasks.image_classification import ImageClassificationTask
+from zhuyi.tasks.picture_data import PictureBatch, PictureDataConfig, prepare_pictures
 from zhuyi.training import start
 from zhuyi.visualize import View, draw
 

@@ -13,15 +13,8 @@ from tests.tiny import number_pairs, write_pairs
 from zhuyi.data.splitting import comparison_key
 from zhuyi.data.tokenizers import TokenizerConfig
 from zhuyi.errors import InputError
-from zhuyi.tasks.mixture import (
-    MixtureBatches,
-    MixtureConfig,
-    MixtureData,
-    MixturePart,
-    PairSource,
-    SpanSource,
-    prepare_mixture,
-)
+from zhuyi.tasks.mixture import MixtureConfig, MixturePart
+from zhuyi.tasks.mixture_data import MixtureBatches, MixtureData, PairSource, SpanSource, prepare_mixture
 
 BOS_ID = 1
 

@@ -19,7 +19,7 @@ from zhuyi.evaluation import Wanted, evaluate_run, score_lines
 from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.predict import Translator
 from zhuyi.run_folder import RunFolder, named_weights
-from zhuyi.tasks.mixture import prefix_ids
+from zhuyi.tasks.mixture_data import prefix_ids
 from zhuyi.tasks.text_to_text import TextToTextTask
 from zhuyi.training.loop import build_model
 

@@ -15,7 +15,7 @@ from zhuyi.decoding import Greedy, Request, Rule, Search, run
 from zhuyi.interop.published_folder import PublishedFolder
 from zhuyi.predict import Classifier, Generator, PictureClassifier, Transcriber, Translator, WordFiller
 from zhuyi.tasks.continuation import begin
-from zhuyi.tasks.image_classification import as_numbers, normalized
+from zhuyi.tasks.picture_data import as_numbers, normalized
 from zhuyi.tasks.text_search import open_search
 
 TEXTS = (

@@ -19,7 +19,8 @@ from zhuyi.machine import num_cores
 from zhuyi.nn.maps import Maps
 from zhuyi.predict.classifier import Classification
 from zhuyi.run_folder import RunFolder
-from zhuyi.tasks.image_classification import as_numbers, normalized, picture_probabilities
+from zhuyi.tasks.image_classification import picture_probabilities
+from zhuyi.tasks.picture_data import as_numbers, normalized
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -22,7 +22,7 @@ from zhuyi.predict.writing_steps import HeldText, Likely, held_texts, likeliest
 from zhuyi.run_folder import RunFolder
 from zhuyi.tasks.glossary import Glossary, GlossaryLike, make_glossary
 from zhuyi.tasks.likelihood import target_log_probs
-from zhuyi.tasks.mixture import prefix_ids
+from zhuyi.tasks.mixture_data import prefix_ids
 from zhuyi.tasks.pair_data import load_tokenizers
 from zhuyi.tasks.text_parts import Translation
 from zhuyi.tasks.text_search import TextSearch, forbid_beyond, translate_all

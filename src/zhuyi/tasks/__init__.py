@@ -6,11 +6,12 @@ from typing import Any
 
 from zhuyi.decoding.config import DecodeConfig, GenerationConfig
 from zhuyi.tasks.forecasting import ForecastingTask, SensorDataConfig
-from zhuyi.tasks.image_classification import ImageClassificationTask, PictureDataConfig
+from zhuyi.tasks.image_classification import ImageClassificationTask
 from zhuyi.tasks.language_modelling import LanguageModellingTask
 from zhuyi.tasks.masked_language_modelling import MaskedLanguageModellingTask, MaskedTextConfig
 from zhuyi.tasks.mixture import MixtureConfig
 from zhuyi.tasks.pair_data import PairDataConfig
+from zhuyi.tasks.picture_data import PictureDataConfig
 from zhuyi.tasks.speech_data import SpeechDataConfig
 from zhuyi.tasks.speech_recognition import SpeechRecognitionTask
 from zhuyi.tasks.text_classification import LabelledDataConfig, TextClassificationTask

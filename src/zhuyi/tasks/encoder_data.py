@@ -19,9 +19,9 @@ from zhuyi.data.pairs import CleaningReport
 from zhuyi.data.splitting import hash_key, split_off
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
 from zhuyi.errors import InputError
+from zhuyi.tasks.announcing import Announce
 from zhuyi.tasks.text_data import find_tokenizer
 
-Announce = Callable[[str], None]
 SPLITS = ("train", "valid")
 TEXT_COLUMNS: dict[str, Literal["ids", "text"]] = {"text": "text", "second": "text", "label": "text"}
 TEXTS_A_CHUNK = 10_000

@@ -1,7 +1,7 @@
 """Forecasting: from tables of sensors to windows of history and what came, their loss, and the errors of forecasts."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,8 +17,8 @@ from zhuyi.data.road_graph import node2vec, read_edges, read_vectors
 from zhuyi.data.traffic import MINUTES_A_DAY, SensorTable, TableLayout, days_and_slots, gaps, read_tables, show
 from zhuyi.errors import InputError
 from zhuyi.metrics.forecast_errors import ForecastErrors
+from zhuyi.tasks.announcing import Announce
 
-Announce = Callable[[str], None]
 SPLITS = ("train", "valid")
 REPORTED = 4  # horizons, evenly spread: 15, 30, 45 and 60 minutes of 12 steps of 5
 

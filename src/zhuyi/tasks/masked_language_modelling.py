@@ -19,8 +19,8 @@ from zhuyi.data.whole_words import chinese_segmenter, word_numbers
 from zhuyi.errors import InputError
 from zhuyi.models.bert import MaskedWordHead
 from zhuyi.nn.loss import ROW_MULTIPLE, projected_cross_entropy
+from zhuyi.tasks.announcing import Announce
 from zhuyi.tasks.encoder_data import (
-    Announce,
     check_encoder_data,
     prepare_rows,
     prepare_texts,

@@ -1,7 +1,7 @@
 """From files of sentence pairs to tokenizers and batches: cleaned, split, tokenised once into a cache on disk."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from zhuyi.data.special_tokens import BOS_ID
 from zhuyi.data.splitting import hash_key, split_off
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizers
 from zhuyi.errors import InputError
-
-Announce = Callable[[str], None]
+from zhuyi.tasks.announcing import Announce
 
 # Batches of few different shapes: the first product of each new shape waits some milliseconds for its kernel.
 ROW_MULTIPLE = 16

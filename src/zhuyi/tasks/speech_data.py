@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -31,9 +31,9 @@ from zhuyi.data.speech_examples import (
 from zhuyi.data.speech_signs import SpeechSigns
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
 from zhuyi.errors import InputError
+from zhuyi.tasks.announcing import Announce
 from zhuyi.tasks.text_data import find_tokenizer
 
-Announce = Callable[[str], None]
 SPLITS = ("train", "valid")
 COLUMNS: dict[str, Literal["ids", "text"]] = {"place": "ids", "text": "text", "name": "text"}
 BLOCK = 1 << 30  # a place is one of so many samples, and how far into it: an id has 32 bits

@@ -12,10 +12,10 @@ from zhuyi.data.audio import SAMPLE_RATE_HZ
 from zhuyi.metrics.speech_scores import speech_scores
 from zhuyi.nn.loss import projected_cross_entropy
 from zhuyi.nn.maps import Maps
+from zhuyi.tasks.announcing import Announce
 from zhuyi.tasks.cross_attention import MOST_COLUMNS, MOST_ROWS, CrossAttention, narrowed, of_last_layer
 from zhuyi.tasks.speech_data import (
     POSITIONS_A_SECOND,
-    Announce,
     SpeechBatch,
     SpeechBatches,
     SpeechData,

@@ -17,8 +17,8 @@ from zhuyi.data.encoder_rows import EncoderRow, encode_rows, encoder_vocab_size,
 from zhuyi.data.labelled_texts import Form, Header, LabelledText, Layout
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig
 from zhuyi.errors import InputError
+from zhuyi.tasks.announcing import Announce
 from zhuyi.tasks.encoder_data import (
-    Announce,
     check_encoder_data,
     prepare_rows,
     prepare_texts,

@@ -17,8 +17,8 @@ from zhuyi.data.pairs import CleaningReport
 from zhuyi.data.texts import Piece, TextCounts, encode_documents, open_flags, open_ids, read_documents, split_at
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from zhuyi.errors import InputError
+from zhuyi.tasks.announcing import Announce
 
-Announce = Callable[[str], None]
 SPLITS = ("train", "valid")
 
 

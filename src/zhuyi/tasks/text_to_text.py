@@ -11,16 +11,11 @@ from torch import Tensor
 from zhuyi.decoding import Greedy, Request, max_output_tokens, run
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.metrics.translation_scores import translation_scores
+from zhuyi.tasks.announcing import Announce
 from zhuyi.tasks.cross_attention import CrossAttention, of_pairs
-from zhuyi.tasks.mixture import (
-    MixtureBatches,
-    MixtureConfig,
-    MixtureData,
-    PairSource,
-    prefix_ids,
-    prepare_mixture,
-)
-from zhuyi.tasks.pair_data import Announce, PairBatch
+from zhuyi.tasks.mixture import MixtureConfig
+from zhuyi.tasks.mixture_data import MixtureBatches, MixtureData, PairSource, prefix_ids, prepare_mixture
+from zhuyi.tasks.pair_data import PairBatch
 from zhuyi.tasks.text_parts import Translation
 from zhuyi.tasks.text_search import TextToTextModel, forbid_beyond, open_search, translate_texts
 from zhuyi.tasks.translation import target_loss

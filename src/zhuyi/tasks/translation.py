@@ -11,10 +11,10 @@ from torch import Tensor
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.metrics.translation_scores import translation_scores
 from zhuyi.nn.loss import projected_cross_entropy
+from zhuyi.tasks.announcing import Announce
 from zhuyi.tasks.cross_attention import CrossAttention, of_pairs
 from zhuyi.tasks.forms import Forms
 from zhuyi.tasks.pair_data import (
-    Announce,
     PairBatch,
     PairBatches,
     PairData,
