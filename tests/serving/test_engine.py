@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from zhuyi.serving.jobs import TranslateOptions
 from zhuyi.serving.refusals import Draining, EngineStopped, NotReady, QueueFull, TookTooLong, UnknownRun
 from zhuyi.serving.runs import RunToServe, runs_to_serve
 from zhuyi.serving.settings import ServeSettings
+from zhuyi.tasks.glossary import Glossary
+from zhuyi.tasks.text_search import TextSearch
 
 TEXTS = [source for source, _ in number_pairs(24, digits=(1, 2, 5, 9), seed=4)]
 LONG = "\n".join(source for source, _ in number_pairs(40, digits=(9,), seed=9))  # some hundred steps, one by one
@@ -115,6 +117,35 @@ def test_clients_share_a_batch(use: Used) -> None:
 
     use(clients)
     assert max(most) > 10  # whoever's they are
+
+
+def test_a_long_text_is_read_between_the_steps_of_others(
+    use: Used, translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long reading takes, here a step for each line, whoever comes meanwhile is answered before its end."""
+    monkeypatch.setattr("zhuyi.serving.work.READ_SECONDS", 0.0)
+    long = "\n".join(source for source, _ in number_pairs(400, digits=(9,), seed=9))
+    read: list[int] = []
+    plan = TextSearch.plan
+
+    def noted(self: TextSearch, text: str, glossary: Glossary | None = None) -> Iterator[Any]:
+        for part in plan(self, text, glossary):
+            read.append(len(text))
+            yield part
+
+    monkeypatch.setattr(TextSearch, "plan", noted)
+
+    async def clients(engine: Engine) -> list[Translation]:
+        run = engine.run("zh-en")
+        task = asyncio.ensure_future(engine.translate(run, [long], TranslateOptions(beam=1)))
+        await settled(lambda: bool(read))
+        found = await engine.translate(run, TEXTS[:1], TranslateOptions(beam=1))
+        assert read.count(len(long)) < 799  # its lines, and the breaks between them
+        task.cancel()
+        await settled(lambda: not engine.in_system)
+        return found
+
+    assert same(use(clients)[0], translator.translate(TEXTS[:1], beam=1)[0])
 
 
 def test_chunks_are_those_of_the_generator(use: Used, writer: TextGenerator) -> None:

@@ -13,6 +13,8 @@ from zhuyi.errors import InputError
 from zhuyi.models.transformer import Transformer, TransformerConfig
 from zhuyi.tasks.demands import Mark, _spans, split_text, token_ranges
 from zhuyi.tasks.glossary import Entry, Glossary, make_glossary
+from zhuyi.tasks.kept_parts import LONGEST_PIECE, KeptParts
+from zhuyi.tasks.placeholders import find_kept
 from zhuyi.tasks.tag_placement import Link, place
 from zhuyi.tasks.text_parts import Translation
 from zhuyi.tasks.text_search import TextSearch, translate_all
@@ -193,6 +195,21 @@ def test_a_long_text_has_its_terms_wherever_it_is_cut(model, tokenizer):
     assert Counter(KEPT.findall(found.text)) == Counter(KEPT.findall(text))
     assert found.text.count("吸烟") >= 12  # with no tag within the word, wherever this model may want it
     assert "split" in found.flags
+
+
+@pytest.mark.parametrize(
+    "sentence", ["他说{name}很好。", "{a} 我 ", "<b>我", "a, b https://a.org/b?c. D", "我", "word "]
+)
+def test_a_long_line_is_looked_through_in_pieces(sentence, tokenizer, model):
+    """Cut where nothing goes on; together they are the line."""
+    settings = {"prefix": (), "forbidden": frozenset(), "limit": 40, "placeholders": True}
+    line = sentence * (3 * LONGEST_PIECE // len(sentence) + 1)
+    pieces = list(KeptParts(model, tokenizer, tokenizer, **settings).pieces(line, make_glossary({"nowhere": "x"})))
+    assert "".join(pieces) == line
+    assert len(pieces) > 1 and max(map(len, pieces)) <= 2 * LONGEST_PIECE
+    assert sum(len(find_kept(piece)) for piece in pieces) == len(find_kept(line))
+    long = f"https://a.org/{'b' * 3 * LONGEST_PIECE} {line}"
+    assert "".join(KeptParts(model, tokenizer, tokenizer, **settings).pieces(long, None)) == long
 
 
 def test_what_draws_or_has_a_form_takes_no_glossary(tokenizer, model):

@@ -1,5 +1,6 @@
 """How the texts of several requests are searched for together: translated, or continued."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -35,7 +36,9 @@ class Searching(Protocol):
         """A search with no texts in it."""
         ...
 
-    def admit(self, search: Any, job: Any) -> None: ...
+    def admit(self, search: Any, job: Any) -> Iterator[None]:
+        """Take a job in, piece by piece: each `yield` comes after a moment's work."""
+        ...
 
     def drop(self, search: Any, job: Any) -> None: ...
 
@@ -65,12 +68,16 @@ class Translating:
         )
         return search
 
-    def admit(self, search: TextSearch, job: TranslationJob) -> None:
+    def admit(self, search: TextSearch, job: TranslationJob) -> Iterator[None]:
         turn = 0
         for place, text in enumerate(job.texts):
             if place not in job.found:
-                glossary = job.glossaries[place] if job.glossaries else None
-                turn += search.admit((job, place), self._translator.read(text), turn=turn, glossary=glossary)
+                plan = []
+                for part in search.plan(self._translator.read(text), job.glossaries[place] if job.glossaries else None):
+                    plan.append(part)
+                    yield
+                turn += search.admit_plan((job, place), plan, turn=turn)
+                yield
 
     def drop(self, search: TextSearch, job: TranslationJob) -> None:
         search.drop([(job, place) for place in range(len(job.texts))])
@@ -96,13 +103,14 @@ class Continuing:
     def open(self) -> ContinuationSearch:
         return ContinuationSearch(self._generator.model, self._generator.tokenizer, self._decode)
 
-    def admit(self, search: ContinuationSearch, job: GenerationJob) -> None:
+    def admit(self, search: ContinuationSearch, job: GenerationJob) -> Iterator[None]:
         job.unfinished = len(job.prompts) * job.samples
         limit, stop = job.decode.max_new_tokens, job.decode.stop
         for i, prompt in enumerate(job.prompts):
             ids = self._generator.begin(prompt) if isinstance(prompt, str) else prompt
             for k in range(job.samples):
                 search.admit((job, i, k), ids, sample=k, seed=job.seed, max_new_tokens=limit, stop=stop)
+            yield
 
     def drop(self, search: ContinuationSearch, job: GenerationJob) -> None:
         search.drop([(job, i, k) for i in range(len(job.prompts)) for k in range(job.samples)])

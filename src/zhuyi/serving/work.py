@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, Protocol
 
 from zhuyi.serving.jobs import (
@@ -19,6 +19,7 @@ from zhuyi.serving.runs import ServedRun
 from zhuyi.serving.searching import Continuing, Searching, Translating, shared
 from zhuyi.serving.settings import ServeSettings
 
+READ_SECONDS = 0.02  # for texts that come in, between two steps of a search
 MOST_ITEMS = 64  # of one call over several requests
 
 
@@ -106,6 +107,7 @@ class SearchWork:
         self.used_seconds = 0.0
         self._gathering = Gathering(settings.batch_wait_seconds)
         self._inside: dict[Any, None] = {}
+        self._coming: dict[Any, Iterator[None]] = {}  # of those inside, what is still to be read
         self._search: Any = None
 
     @property
@@ -121,17 +123,21 @@ class SearchWork:
 
     def leave(self, job: Any) -> None:
         self._gathering.leave(job)
+        self._coming.pop(job, None)
         if job in self._inside:
             del self._inside[job]
             try:
-                self._searching.drop(self._search, job)
+                if self._search is not None:
+                    self._searching.drop(self._search, job)
             except Exception as error:
                 self._start_over(error)
 
     def step(self) -> int:
         for job in self._gathering.take(idle=not self._inside):
-            self._admit(job)
-        if not self._inside:
+            self._inside[job] = None
+            self._coming[job] = self._admitted(job)
+        self._read()
+        if len(self._inside) == len(self._coming):  # they go in together
             return 0
         try:
             found = self._searching.advance(self._search)
@@ -143,21 +149,35 @@ class SearchWork:
                 self._outbox.put(each.job, each.answer)
             if each.is_last:
                 del self._inside[each.job]
+                self._coming.pop(each.job, None)
                 self._outbox.put(each.job, END)
         return sum(each.tokens for each in found)
 
-    def _admit(self, job: Any) -> None:
-        try:
-            self._search = self._search or self._searching.open()
-            self._inside[job] = None
-            self._searching.admit(self._search, job)
-        except Exception as error:
-            self.leave(job)
-            self._outbox.put(job, error)
+    def _admitted(self, job: Any) -> Iterator[None]:
+        self._search = self._search or self._searching.open()
+        yield from self._searching.admit(self._search, job)
+
+    def _read(self) -> None:
+        """Go on with who is coming in, in turns, for a moment: a long text holds nobody up."""
+        end = time.monotonic() + READ_SECONDS
+        while self._coming:
+            job, pieces = next(iter(self._coming.items()))
+            del self._coming[job]
+            try:
+                next(pieces)
+            except StopIteration:
+                pass
+            except Exception as error:
+                self.leave(job)
+                self._outbox.put(job, error)
+            else:
+                self._coming[job] = pieces
+            if time.monotonic() >= end:
+                return
 
     def _start_over(self, error: Exception) -> None:
         """Nobody knows what a search is in that raised; and what has been sent cannot be taken back."""
-        jobs, self._inside, self._search = list(self._inside), {}, None
+        jobs, self._inside, self._coming, self._search = list(self._inside), {}, {}, None
         again = [job for job in jobs if not job.has_begun] if len(jobs) > 1 else []
         for job in jobs:
             if job not in again:

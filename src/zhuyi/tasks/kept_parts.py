@@ -6,15 +6,17 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
+from zhuyi.data.normalization import split_clauses, split_sentences
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Term, is_translatable
 from zhuyi.tasks.demands import Demands, Fill, Mark
 from zhuyi.tasks.forms import Sentence
 from zhuyi.tasks.glossary import Glossary
-from zhuyi.tasks.placeholders import Kept, find_kept
+from zhuyi.tasks.placeholders import Kept, find_kept, may_keep
 from zhuyi.tasks.stand_ins import StandIn, choose_stand_ins
 from zhuyi.tasks.terms import joins, make_term
 from zhuyi.tasks.text_parts import cut_with_text
@@ -22,11 +24,13 @@ from zhuyi.tasks.text_parts import cut_with_text
 if TYPE_CHECKING:
     from zhuyi.tasks.text_search import TextToTextModel  # which needs this module
 
+_WORD = re.compile(r"\S*+\s*+")
 _TAG_NAME = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]*)")
 _ALONE = frozenset(("img", "wbr", "input", "embed", "source"))
 _PLACE, _PLACE_OF_MARK = itemgetter(0), attrgetter("place")
 _SPACES = frozenset(("&nbsp;", "&#160;", "&ensp;", "&emsp;", "&thinsp;"))
-
+# Characters of a line that are looked through at once: a moment's work, between the steps of others' searches.
+LONGEST_PIECE = 2000
 
 Placed = TypeVar("Placed")
 
@@ -69,6 +73,15 @@ class KeptParts:
         self._prefix, self._forbidden, self._limit, self._placeholders = prefix, forbidden, limit, placeholders
         self._known_stand_ins: dict[str, tuple[StandIn, ...]] | None = None
         self._terms: dict[tuple[str, ...], Term | None] = {}
+
+    def pieces(self, line: str, glossary: Glossary | None) -> Iterator[str]:
+        """A line whole, or one that takes long to look through in pieces, cut where no sentence or the like goes on."""
+        here, may_hold = 0, glossary is not None or (self._placeholders and may_keep(line))
+        while may_hold and len(line) - here > 2 * LONGEST_PIECE:
+            end = here + _last_border(line[here : here + 2 * LONGEST_PIECE])
+            yield line[here:end]
+            here = end
+        yield line[here:]
 
     def parts(self, line: str, glossary: Glossary | None) -> list[str | Sentence] | None:
         """The parts of a line, or None where nothing is to be kept and no word has an entry."""
@@ -230,6 +243,20 @@ class KeptParts:
                 flags["placeholder"] = None
         demands = replace(demands, terms=tuple(terms), fills=tuple(fills), lost=tuple(lost))
         return replace(sentence, demands=demands, flags=tuple(dict.fromkeys((*sentence.flags, *flags))))
+
+
+def _last_border(text: str) -> int:
+    """Where to cut a text, in its first half if it can be: behind a sentence, else a clause, a word, or anything.
+
+    What is kept may begin in the second half and go on behind the text's end, unseen.
+    """
+    kept = [(each.start, each.end) for each in find_kept(text)]
+    for split in (split_sentences, split_clauses, _WORD.findall, list):
+        for end in sorted(accumulate(map(len, split(text))), reverse=True):
+            before = bisect_left(kept, (end, 0)) - 1
+            if 0 < end <= len(text) // 2 and not (before >= 0 and end < kept[before][1]):
+                return end
+    return kept[0][1]
 
 
 def _between_breaks(line: str, kept: Sequence[Kept]) -> Iterator[tuple[str, list[Kept], str]]:

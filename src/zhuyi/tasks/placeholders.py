@@ -57,9 +57,14 @@ _BREAKS = frozenset({
 })  # fmt: skip
 
 
+def may_keep(text: str) -> bool:
+    """Whether a text has any of the signs that what is kept has."""
+    return _SIGNS.search(text) is not None
+
+
 def find_kept(text: str) -> list[Kept]:
     """Find what is kept, in order, in a line of text; neighbours that belong together are one."""
-    if not _SIGNS.search(text):
+    if not may_keep(text):
         return []
     found: list[Kept] = []
     for kept in _found(text):

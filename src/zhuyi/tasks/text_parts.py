@@ -50,17 +50,15 @@ class Translation:
 Plan = list[str | Sentence]
 
 
-def plan_text(text: str, cut: Callable[[str], Iterator[str | Sentence]]) -> Plan:
+def plan_text(text: str, cut: Callable[[str], Iterator[str | Sentence]]) -> Iterator[str | Sentence]:
     """Cut a text into what is kept and what is translated."""
-    plan: Plan = []
     for number, line in enumerate(text.split("\n")):
         if number:
-            plan.append("\n")
-        if not is_translatable(line):
-            plan.append(line)
-            continue
-        plan += cut(line)
-    return plan
+            yield "\n"
+        if is_translatable(line):
+            yield from cut(line)
+        else:
+            yield line
 
 
 def cut_line(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | Sentence]:

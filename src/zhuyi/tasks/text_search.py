@@ -28,6 +28,7 @@ from zhuyi.decoding import (
     Suppress,
     TermBeam,
     Terms,
+    is_translatable,
     max_output_tokens,
     num_lanes,
     run_in_lanes,
@@ -182,9 +183,12 @@ class TextSearch:
         Raises: ValueError: there is a text of that key already.
                 InputError: a glossary, and a search that cannot keep to one.
         """
+        return self.admit_plan(key, list(self.plan(text, glossary)), turn=turn)
+
+    def admit_plan(self, key: Hashable, plan: Plan, *, turn: int = 0) -> int:
+        """As `admit`, of a text's plan."""
         if key in self._texts:
             raise ValueError(f"text {key} is on its way already; keys must differ")
-        plan = self._plan(text, glossary)
         sentences = dict.fromkeys(part for part in plan if isinstance(part, Sentence))
         self._texts[key] = _Text(plan, len(sentences))
         if not sentences:
@@ -236,28 +240,31 @@ class TextSearch:
         self._term_search.drop(gone)
         self._done = [key for key in self._done if key in self._texts]
 
-    def _plan(self, text: str, glossary: Glossary | None) -> Plan:
+    def plan(self, text: str, glossary: Glossary | None = None) -> Iterator[str | Sentence]:
+        """What becomes of a text, part by part: of a long one each takes a moment."""
         if glossary is not None and self._kept is None:
             raise InputError("a glossary needs a beam search, and answers without a form; leave sampling or form out")
-        plan = plan_text(text, lambda line: self._cut(line, glossary))
-        first = next((place for place, part in enumerate(plan) if isinstance(part, Sentence)), None)
-        for entry in glossary.always if glossary is not None and first is not None else ():
-            assert first is not None
-            assert self._kept is not None
-            sentence = plan[first]
-            assert isinstance(sentence, Sentence)
-            plan[first] = self._kept.demand(sentence, entry.targets)
-        return plan
+        always = glossary.always if glossary is not None else ()
+        for part in plan_text(text, lambda line: self._cut(line, glossary)):
+            if isinstance(part, Sentence) and self._kept is not None:
+                for entry in always:
+                    part = self._kept.demand(part, entry.targets)
+                always = ()
+            yield part
 
     def _cut(self, line: str, glossary: Glossary | None) -> Iterator[str | Sentence]:
-        parts: Iterable[str | Sentence] | None = None
-        if self._forms is not None:
-            parts = self._forms.parts(line, self._room)
-        elif self._kept is not None:
-            parts = self._kept.parts(line, glossary)
-        if parts is None:
-            parts = cut_line(line, self._source_tokenizer, self._limit)
-        return (part if isinstance(part, str) else replace(part, ids=(*self._prefix, *part.ids)) for part in parts)
+        for piece in (line,) if self._kept is None else self._kept.pieces(line, glossary):
+            parts: Iterable[str | Sentence] | None = None
+            if not is_translatable(piece):
+                parts = (piece.strip(),)
+            elif self._forms is not None:
+                parts = self._forms.parts(piece, self._room)
+            elif self._kept is not None:
+                parts = self._kept.parts(piece, glossary)
+            if parts is None:
+                parts = cut_line(piece, self._source_tokenizer, self._limit)
+            for part in parts:
+                yield part if isinstance(part, str) else replace(part, ids=(*self._prefix, *part.ids))
 
     def _admissible(self) -> list[Request]:
         """What goes in now: encoding sentences one by one would cost more than idle rows do."""
