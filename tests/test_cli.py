@@ -392,8 +392,8 @@ def test_wrong_usage(run: Path, refused: Here, tmp_path: Path) -> None:
     (tmp_path / "empty.tsv").write_text("")
     assert "empty.tsv: no pair to score" in refused("evaluate", run, "--pairs", tmp_path / "empty.tsv")
     (tmp_path / "gbk.tsv").write_bytes("你好\t今天\n".encode("gb18030"))
-    for command in ("evaluate", "score"):
-        assert "gbk.tsv: line 1 is not UTF-8" in refused(command, run, "--pairs", tmp_path / "gbk.tsv")
+    for verb in ("evaluate", "score"):
+        assert "gbk.tsv: line 1 is not UTF-8" in refused(verb, run, "--pairs", tmp_path / "gbk.tsv")
     assert "--beem" in (line := refused("translate", run, "x", "--beem", "3"))
     assert line.endswith("(see `zhuyi translate --help`)")
     assert refused("trainslate", run).endswith("(see `zhuyi --help`)")

@@ -284,6 +284,8 @@ def test_no_run_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_run(tmp_path / "none")
     assert one_line(caught).startswith(f"{tmp_path / 'none'}: neither a run folder nor a shipped model")
+    with pytest.raises(InputError, match=r"en-zh-tw: neither a run folder .*; zh is simplified Chinese: ask for that"):
+        find_run("en-zh-tw")
     assert load_fails(RunFolder(tmp_path)).startswith(f"{tmp_path}: no config.json here; give the folder of a run")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ def translated_windows(translator: Translator, monkeypatch: pytest.MonkeyPatch, 
     seen: list[list[str]] = []
     monkeypatch.setattr("zhuyi.data.windows.WINDOW_TEXTS", 2)
     monkeypatch.setattr(translator, "stream", lambda window, **options: seen.append(window) or [], raising=True)
-    arguments = {"texts": None, "input_path": None, "output_path": None, **source}
+    arguments = {"texts": None, "input_path": None, "output_path": None, "warn": pytest.fail, **source}
     translate_stream(translator, **arguments, as_json=False, options=OPTIONS)  # type: ignore[arg-type]
     return seen
 
@@ -87,6 +88,7 @@ def test_a_file_in_another_encoding_is_refused_before_any_of_it_is_answered(
             output_path=None,
             as_json=False,
             options=OPTIONS,
+            warn=pytest.fail,
         )
 
 
@@ -118,3 +120,21 @@ def test_a_pipe_by_name_is_not_read_before_it_is_answered(
     )
     os.close(reader)
     assert sum(map(len, windows)) == 20_000
+
+
+def test_who_took_the_wrong_direction_is_told_once(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = replace(translator.config.data, source="zh", target="en")
+    monkeypatch.setattr(translator, "config", replace(translator.config, data=data))
+    monkeypatch.setattr("zhuyi.streams.shipped_models", lambda: ["en-zh", "zh-en"])
+    (tmp_path / "in.txt").write_text("Good morning.\n" * 5, encoding="utf-8")
+    for source in ({"texts": ["Hello"]}, {"input_path": tmp_path / "in.txt"}):
+        told: list[str] = []
+        translated_windows(translator, monkeypatch, warn=told.append, **source)
+        assert told == ["the text has no Chinese characters, and this model reads zh; did you mean en-zh?"]
+    translated_windows(translator, monkeypatch, texts=["你好", "Hello"])
+    monkeypatch.setattr("zhuyi.streams.shipped_models", list)
+    told = []
+    translated_windows(translator, monkeypatch, warn=told.append, texts=["Hello"])
+    assert told == ["the text has no Chinese characters, and this model reads zh"]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from zhuyi.atomic import replacing, sync
 from zhuyi.config import RunConfig, parse_config
 from zhuyi.errors import InputError
+from zhuyi.tasks.languages import of_traditional
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 # Of an imported run's folder: the tokenizer's files as they were published, for an export.
@@ -300,10 +301,11 @@ def find_run(name: str | Path) -> RunFolder:
     shipped = PRETRAINED / str(name)
     if str(name) in shipped_models():
         return RunFolder(shipped)
+    hint = of_traditional(str(name))
     near = difflib.get_close_matches(str(name), shipped_models(), n=1)
     raise InputError(
         f"{name}: neither a run folder nor a shipped model ({', '.join(shipped_models()) or 'none are installed'})"
-        + (f"; did you mean {near[0]}?" if near else "")
+        + (hint or (f"; did you mean {near[0]}?" if near else ""))
     )
 
 

@@ -19,6 +19,9 @@ from zhuyi.data.pairs import STANDARD_INPUT, read_lines
 from zhuyi.data.windows import windows, windows_as_they_come
 from zhuyi.errors import InputError
 from zhuyi.predict import Classification, Classifier, PictureClassifier, Translator, WordFiller
+from zhuyi.run_folder import shipped_models
+from zhuyi.tasks.languages import cannot_be_in
+from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_parts import Translation
 
 
@@ -30,18 +33,41 @@ def translate_stream(
     output_path: Path | None,
     as_json: bool,
     options: dict[str, Any],
+    warn: Callable[[str], None],
 ) -> None:
     """Translate `texts`, else the input file, else standard input, to the output file or standard output.
 
+    Args:   warn: takes a sentence about the first texts, where they cannot be in the source's language.
     Raises: InputError: texts and an input file were both given, or a file cannot be read or written.
     """
+    is_first = True
+
+    def answer(window: list[str]) -> Iterable[str]:
+        nonlocal is_first
+        if is_first and (hint := _other_language(translator, window)):
+            warn(hint)
+        is_first = False
+        return (output_line(each, as_json, options["n_best"]) for each in translator.stream(window, **options))
+
     answer_lines(
-        lambda window: (output_line(each, as_json, options["n_best"]) for each in translator.stream(window, **options)),
+        answer,
         texts=texts,
         input_path=input_path,
         output_path=output_path,
         doing=f"translating in {translator.precision}",
     )
+
+
+def _other_language(translator: Translator, texts: list[str]) -> str:
+    """A sentence for who took the wrong direction; empty where the texts can be in the source's language."""
+    if not isinstance(translator.config.data, PairDataConfig):
+        return ""
+    source, target = translator.config.data.source, translator.config.data.target
+    if not (what := cannot_be_in(texts, source)):
+        return ""
+    other = f"{target}-{source}"
+    meant = f"; did you mean {other}?" if other in shipped_models() else ""
+    return f"the text {what}, and this model reads {source}{meant}"
 
 
 def answer_lines(

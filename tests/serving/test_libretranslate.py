@@ -10,8 +10,9 @@ from libretranslatepy import LibreTranslateAPI
 from tests.serving.tiny_runs import serving
 
 import zhuyi
-from zhuyi.serving.languages import Detector, canonical
+from zhuyi.serving.languages import Detector
 from zhuyi.serving.libretranslate import Offer
+from zhuyi.tasks.languages import canonical
 
 TEXT = "三五。"
 
@@ -105,6 +106,11 @@ def test_tags_are_kept(client: httpx2.Client) -> None:
         ({"q": TEXT, "target": "en"}, "Invalid request: missing source parameter"),
         ({"q": TEXT, "source": "zh"}, "Invalid request: missing target parameter"),
         ({"q": TEXT, "source": "zz", "target": "en"}, "zz is not supported"),
+        (
+            {"q": "one", "source": "en", "target": "zh-TW"},
+            "zh-tw is not supported; zh is simplified Chinese: ask for that, and convert what comes out "
+            "(opencc -c s2t, say)",
+        ),
         ({"q": TEXT, "source": "zh", "target": "z" * 90}, "z" * 40 + "... is not supported"),
         ({"q": TEXT, "source": "zh", "target": "\ud800"}, "\ufffd is not supported"),
         ({"q": TEXT, "source": "zh", "target": "auto"}, "auto is not supported"),

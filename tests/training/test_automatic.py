@@ -171,6 +171,8 @@ def test_what_is_missing_is_asked_for(files: dict[int, Path], tmp_path: Path) ->
         chosen(folder, files=train, languages=("zh", ""))
     with pytest.raises(InputError, match="--task text-to-text: without a recipe only translation"):
         chosen(folder, files=train, languages=("zh", "en"), task="text-to-text")
+    with pytest.raises(InputError, match=r"^--target english: no language code, .*; did you mean en\?"):
+        chosen(folder, files=train, languages=("zh", "english"))
     assert not folder.path.exists()
 
 
@@ -190,6 +192,8 @@ def test_files_given_take_the_recipes_place(files: dict[int, Path], tmp_path: Pa
     assert (data.train, data.valid, data.test) == ((str(files[100]),), ("w.tsv",), ("t.tsv",))
     assert data.columns == (3, 4)
     assert chosen(folder, recipe, languages=("en", "zh")).data.source == "en"
+    with pytest.raises(InputError, match=r"r\.toml: data\.source = chinese: no language code, .*; did you mean zh\?"):
+        chosen(folder, recipe, changes=("data.source=chinese",))
 
 
 def test_a_run_is_gone_on_with_as_it_was_begun(files: dict[int, Path], tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def translate(
         output_path=output,
         as_json=jsonl,
         options=options,
+        warn=say,
     )
 
 

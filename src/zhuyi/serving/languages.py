@@ -7,40 +7,15 @@ from typing import Any, NamedTuple
 
 from zhuyi.decoding import is_translatable
 from zhuyi.serving.runs import ServedRun
+from zhuyi.tasks.languages import canonical
 
 AUTO = "auto"
-# What a run calls zh is simplified Chinese, by whatever name a client asks for it.
-ALIASES = {name: "zh" for name in ("zh-hans", "zh-cn", "zh-sg", "zh-hans-cn", "zh-hans-sg", "cmn", "cmn-hans")}
 SHOWN = {"zh": "zh-Hans"}  # as LibreTranslate shows it
-NAMES = {
-    "ar": "Arabic", "az": "Azerbaijani", "be": "Belarusian", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan",
-    "cs": "Czech", "cy": "Welsh", "da": "Danish", "de": "German", "el": "Greek", "en": "English", "eo": "Esperanto",
-    "es": "Spanish", "et": "Estonian", "eu": "Basque", "fa": "Persian", "fi": "Finnish", "fr": "French",
-    "ga": "Irish", "gl": "Galician", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian",
-    "hy": "Armenian", "id": "Indonesian", "is": "Icelandic", "it": "Italian", "ja": "Japanese", "ka": "Georgian",
-    "kk": "Kazakh", "km": "Khmer", "ko": "Korean", "lt": "Lithuanian", "lv": "Latvian", "mk": "Macedonian",
-    "mn": "Mongolian", "ms": "Malay", "my": "Burmese", "ne": "Nepali", "nl": "Dutch", "no": "Norwegian",
-    "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian",
-    "sq": "Albanian", "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "te": "Telugu",
-    "th": "Thai", "tl": "Tagalog", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "uz": "Uzbek",
-    "vi": "Vietnamese", "zh": "Chinese", "zh-hant": "Chinese (traditional)",
-}  # fmt: skip
-
-
-def canonical(code: str) -> str:
-    """A language's code as runs name it."""
-    code = code.strip().replace("_", "-").lower()
-    return ALIASES.get(code, code)
 
 
 def shown(code: str) -> str:
     """A run's language as clients are told it."""
     return SHOWN.get(canonical(code), code)
-
-
-def name_of(code: str) -> str:
-    """A language's name in English; its code, where it is none of the known ones."""
-    return NAMES.get(canonical(code), code)
 
 
 # Of letters that it has never seen the library says that all languages are equally likely.

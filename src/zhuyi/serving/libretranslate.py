@@ -14,10 +14,11 @@ from zhuyi.serving.engine import Engine
 from zhuyi.serving.health import EngineHere
 from zhuyi.serving.html_translation import translate_html
 from zhuyi.serving.jobs import TranslateOptions
-from zhuyi.serving.languages import AUTO, Detected, Detector, canonical, codes, name_of, pairs, shown
+from zhuyi.serving.languages import AUTO, Detected, Detector, codes, pairs, shown
 from zhuyi.serving.refusals import NotReady
 from zhuyi.serving.request_bodies import plain, request_values
 from zhuyi.serving.runs import ServedRun
+from zhuyi.tasks.languages import canonical, name_of, of_traditional
 
 FORMATS = ("text", "html")
 FRONTEND_TIMEOUT_MILLISECONDS = 500
@@ -180,7 +181,7 @@ async def translate(request: Request, engine: EngineHere, offer: OfferHere) -> d
     source, detected = await _source(given[0], texts, offer)
     for code in (source, given[1]):
         if code not in offer.languages:
-            raise HTTPException(400, f"{plain(code)} is not supported")
+            raise HTTPException(400, f"{plain(code)} is not supported{of_traditional(code)}")
     form = values.get("format") or "text"
     if form not in FORMATS:
         raise HTTPException(400, f"{plain(form)} format is not supported")

@@ -17,7 +17,7 @@ from zhuyi.serving.engine import Engine
 from zhuyi.serving.health import EngineHere
 from zhuyi.serving.html_translation import translate_html
 from zhuyi.serving.jobs import TranslateOptions
-from zhuyi.serving.languages import canonical, name_of, pairs
+from zhuyi.serving.languages import pairs
 from zhuyi.serving.limits import check_texts
 from zhuyi.serving.own_forms import FillForm, TranslateForm
 from zhuyi.serving.run_facts import facts
@@ -25,6 +25,7 @@ from zhuyi.serving.runs import ServedRun
 from zhuyi.serving.uploads import kept_table
 from zhuyi.serving.word_links import aligned
 from zhuyi.tasks.glossary import Entry, Glossary
+from zhuyi.tasks.languages import canonical, name_of, of_traditional
 
 router = APIRouter(prefix="/v1", tags=["zhuyi"], responses=ERRORS)
 
@@ -74,7 +75,8 @@ def _translator(engine: Engine, form: TranslateForm) -> ServedRun:
     pair = canonical(form.source), canonical(form.target)
     run = pairs(loaded(engine)).get(pair)
     if run is None:
-        raise InputError(f"no run here translates from {name_of(pair[0])!r} to {name_of(pair[1])!r}")
+        hint = of_traditional(pair[0]) or of_traditional(pair[1])
+        raise InputError(f"no run here translates from {name_of(pair[0])!r} to {name_of(pair[1])!r}{hint}")
     return run
 
 

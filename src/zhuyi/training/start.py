@@ -1,6 +1,6 @@
 """From what the command line was given to a config, and from a config to a training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from zhuyi.atomic import replacing
 from zhuyi.config import RunConfig, apply_change, parse_config, read_values
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder, find_run
+from zhuyi.tasks.languages import check_code
 from zhuyi.training.automatic import AUTOMATIC, LABELLING, Given, as_toml, recipe_to_learn_on
 from zhuyi.training.loop import train
 from zhuyi.training.processes import Processes
@@ -52,6 +53,7 @@ def choose_config(
             f"{folder.path}: no run here to go on with (no config.json); give --out the folder that `zhuyi train` "
             "made, or leave --resume out"
         )
+    _check_codes(dict(zip(("--source", "--target"), languages, strict=True)))
     folder.check_trainable(resume=False)
     begun = find_run(init).read_config() if init else None
     if prefix is not None and (recipe is not None or begun is None or begun.task != "text-to-text"):
@@ -61,6 +63,7 @@ def choose_config(
     if recipe is not None:
         begin = [f"train.init='''{init}'''"] if init else []
         values = read_values(recipe, [*_data_changes(files, columns), *given, *begin, *changes])
+        _check_codes({f"{recipe}: data.{key} =": values.get("data", {}).get(key) for key in ("source", "target")})
         return parse_config(_with_body(values), str(recipe))
     task = task or (begun.task if begun is not None else "translation")
     # A run learns on at its own task, unless it is to label, which needs the new data's labels.
@@ -77,6 +80,13 @@ def choose_config(
         values.pop("model", None)
         values["train"]["init"] = init
     return _announced(values, reasons, folder, changes, say)
+
+
+def _check_codes(given: Mapping[str, str | None]) -> None:
+    """Refuse what is no language's code, by the option or key that has it."""
+    for where, code in given.items():
+        if code:
+            check_code(str(code), where)
 
 
 def _learn_on(
