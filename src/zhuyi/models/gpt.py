@@ -15,7 +15,7 @@ from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
 from zhuyi.nn.positions import LearnedPositions
-from zhuyi.nn.state import DecoderState
+from zhuyi.nn.state import DecoderState, empty_cache
 
 INITIAL_STD = 0.02
 
@@ -149,14 +149,11 @@ class Gpt(nn.Module):
         Shape: prefix (B, P), right-padded where prefix_mask (B, P) is False.
         """
         c = self.config.layer
-        rows, length = prefix.shape
-        cache = self.token_embedding.weight.new_zeros(self.config.num_layers, 2, rows, c.num_heads, 0, 1, c.head_dim)
-        state = DecoderState(cache)
-        if length > 1:
-            self._advance(self._embed(prefix[:, :-1], state.begin(length - 1)), state)
-            lengths = prefix_mask.sum(dim=1) if prefix_mask is not None else torch.full_like(prefix[:, 0], length)
-            state.forget_after(lengths - 1)
-        return state
+        weight = self.token_embedding.weight
+        state = DecoderState(empty_cache(weight, self.config.num_layers, len(prefix), c.num_heads, c.head_dim))
+        return state.consume(
+            prefix, prefix_mask, lambda ids: self._advance(self._embed(ids, state.begin(ids.shape[1])), state)
+        )
 
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """One more token a row.

@@ -15,7 +15,7 @@ from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
 from zhuyi.nn.positions import LearnedPositions, SinusoidalPositions
 from zhuyi.nn.sequences import run_layers
-from zhuyi.nn.state import DecoderState, stack_layers
+from zhuyi.nn.state import DecoderState, empty_cache, stack_layers
 
 
 @dataclass(frozen=True)
@@ -215,18 +215,15 @@ class Transformer(nn.Module):
         Shape: prefix (B, P), right-padded where prefix_mask (B, P) is False.
         """
         c = self.config.layer
-        rows, length = prefix.shape
         weight = self.target_embedding.weight
         state = DecoderState(
-            weight.new_zeros(len(self.decoder_layers), 2, rows, c.num_heads, 0, 1, c.head_dim),
+            empty_cache(weight, len(self.decoder_layers), len(prefix), c.num_heads, c.head_dim),
             stack_layers([layer.cross_attention.project_memory(memory.of_layer(i)) for i, layer in self._decoder()]),
             None if memory.mask is None else memory.mask[:, 0, 0],
         )
-        if length > 1:
-            self._advance(self._embed_targets(prefix[:, :-1], state.begin(length - 1)), state)
-            lengths = prefix_mask.sum(dim=1) if prefix_mask is not None else torch.full_like(prefix[:, 0], length)
-            state.forget_after(lengths - 1)
-        return state
+        return state.consume(
+            prefix, prefix_mask, lambda ids: self._advance(self._embed_targets(ids, state.begin(ids.shape[1])), state)
+        )
 
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """One more token a row.

@@ -16,7 +16,7 @@ from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.positions import LearnedPositions
 from zhuyi.nn.sequences import run_layers
-from zhuyi.nn.state import DecoderState, stack_layers
+from zhuyi.nn.state import DecoderState, empty_cache, stack_layers
 
 # Of the spectrogram, as the paper has it (section 2.2): 16,000 samples a second, a frame each 160.
 FRAMES_A_SECOND = 100
@@ -226,17 +226,14 @@ class Whisper(nn.Module):
         Shape: prefix (B, P), right-padded where prefix_mask (B, P) is False.
         """
         c = self.config.layer
-        rows, length = prefix.shape
         projected = [layer.cross_attention.project_memory(memory.states) for _, layer in self._decoder()]
         state = DecoderState(
-            memory.states.new_zeros(len(projected), 2, rows, c.num_heads, 0, 1, c.head_dim),
+            empty_cache(memory.states, len(projected), len(prefix), c.num_heads, c.head_dim),
             stack_layers(projected),
         )
-        if length > 1:
-            self._advance(self._embed(prefix[:, :-1], state.begin(length - 1)), state)
-            lengths = prefix_mask.sum(dim=1) if prefix_mask is not None else torch.full_like(prefix[:, 0], length)
-            state.forget_after(lengths - 1)
-        return state
+        return state.consume(
+            prefix, prefix_mask, lambda ids: self._advance(self._embed(ids, state.begin(ids.shape[1])), state)
+        )
 
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """One more token a row.

@@ -64,6 +64,21 @@ class DecoderState:
         self._cached_memory: tuple[int, kernels.Cached] | None = None  # for so many queries a group
         self._note_memory()
 
+    def consume(
+        self, prefix: Tensor, prefix_mask: Tensor | None, advance: Callable[[Tensor], Tensor]
+    ) -> "DecoderState":
+        """Take in all but the last token of each row's prefix.
+
+        Shape: prefix (R, P), right-padded where prefix_mask (R, P) is False.
+        Args:  advance: brings ids (R, T) through the model's layers, which write into this state.
+        """
+        length = prefix.shape[1]
+        if length > 1:
+            advance(prefix[:, :-1])
+            lengths = prefix_mask.sum(dim=1) if prefix_mask is not None else torch.full_like(prefix[:, 0], length)
+            self.forget_after(lengths - 1)
+        return self
+
     @property
     def width(self) -> int:
         """Rows a group."""
@@ -413,6 +428,11 @@ class DecoderState:
         self._memory_columns = columns = max(ends, default=0)
         is_whole = not self._real.has_holes and min(ends, default=0) == columns
         self._memory_bias = None if is_whole else self._real.biases[: self.groups, None, None, :columns]
+
+
+def empty_cache(like: Tensor, num_layers: int, rows: int, num_heads: int, head_dim: int) -> Tensor:
+    """A cache with no columns yet, of `like`'s type and on its device."""
+    return like.new_zeros(num_layers, 2, rows, num_heads, 0, 1, head_dim)
 
 
 def stack_layers(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
