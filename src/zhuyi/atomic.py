@@ -54,6 +54,17 @@ def new_folder(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
+def check_file(path: Path) -> None:
+    """Say before any work is done that its file could not be written.
+
+    Raises: InputError: there is no folder for it, or it is one itself.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written: it is a folder; give a file's name")
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+
+
 def sync(path: Path) -> None:
     """Have a file or a folder reach the disk."""
     if os.name == "nt" and path.is_dir():  # Windows cannot open a folder, and needs no sync of one

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from zhuyi.atomic import replacing
+from zhuyi.atomic import check_file, replacing
 from zhuyi.data.images import pictures_below
 from zhuyi.data.pairs import STANDARD_INPUT, read_lines
 from zhuyi.data.windows import windows, windows_as_they_come
@@ -183,12 +183,6 @@ def embed_lines(
         np.save(file, np.concatenate([np.zeros((0, encoder.model.config.d_model), np.float32), *rows]))
 
 
-def check_output(path: Path) -> None:
-    """Raise InputError where no file can be made under that name."""
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: its folder does not exist; make it first")
-
-
 def _lines_of(
     texts: list[str] | None, input_path: Path | None, output_path: Path | None
 ) -> tuple[Iterable[str], int | None]:
@@ -199,7 +193,7 @@ def _lines_of(
     if texts and input_path:
         raise InputError("give texts or --input, not both")
     if output_path:
-        check_output(output_path)
+        check_file(output_path)
     source = str(input_path or STANDARD_INPUT)
     is_read_twice = input_path is not None and source != STANDARD_INPUT and _is_file(source)
     return texts or read_lines(source), count_lines(source) if is_read_twice else None

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from zhuyi.atomic import replacing
+from zhuyi.atomic import check_file, replacing
 from zhuyi.data.audio import read_audio
 from zhuyi.data.recordings import sound_files
 from zhuyi.decoding.config import GenerationConfig
@@ -167,10 +167,10 @@ def _places(named: Sequence[tuple[str, Path]], form: str, output: Path | None, *
     """
     if output is None:
         return {}
-    folder = output if several else output.parent
-    if not folder.is_dir():
-        raise InputError(f"{output} cannot be written: there is no folder {folder}; make it first")
+    if several and not output.is_dir():
+        raise InputError(f"{output} is no folder, which several recordings need; make it first")
     if not several:
+        check_file(output)
         return {named[0][0]: output}
     stems = Counter(name.with_suffix("") for _, name in named)
     found: dict[str, Path] = {}

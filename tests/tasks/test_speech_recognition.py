@@ -308,7 +308,7 @@ def test_each_recording_has_a_file_of_its_own(tmp_path: Path) -> None:
         paths = [str(tmp_path / sound) for sound in sounds]
         write_transcriptions(transcriber, paths, "txt", tmp_path / output, io.StringIO(), print, {})
 
-    with pytest.raises(InputError, match="there is no folder"):
+    with pytest.raises(InputError, match="out is no folder, which several recordings need"):
         write("in")
     (tmp_path / "out").mkdir()
     write("in")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zhuyi.cli.options import Json, Run, say
+from zhuyi.cli.options import Json, Run, no_stream, say
 
 
 def import_(
@@ -21,7 +21,7 @@ def import_(
     """Take a published model over as a run, and compare the two where transformers is installed."""
     from zhuyi.interop import import_run
 
-    say(str(import_run(source, out)))
+    say(str(import_run(source, no_stream(out, "--out", "a run is a folder"))))
     typer.echo(str(out))
 
 
@@ -33,7 +33,7 @@ def export(
     """Write a run as a model folder of another library; its README says how to use it and what is not carried."""
     from zhuyi.interop import export as write_folder
 
-    say(str(write_folder(run, to, out)))
+    say(str(write_folder(run, to, no_stream(out, "--out", "a model folder is written"))))
     typer.echo(str(out))
 
 

@@ -1,5 +1,6 @@
 """What several sub-commands share: their options, how they are checked, and how a command speaks to the person."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,9 +29,27 @@ DrawSeed = Annotated[int, typer.Option("--seed", help="The same seed draws the s
 Precision = Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, int8, or auto.")]
 
 
+STANDARD_OUTPUT = "-"
+
+
 def say(message: str) -> None:
     """Say something to the person, not to the pipe."""
     typer.echo(message, err=True)
+
+
+def file_or_stream(path: Path | None) -> Path | None:
+    """The file that a result goes to; None is standard output, which `-` stands for too."""
+    return None if str(path) == STANDARD_OUTPUT else path
+
+
+def no_stream(path: Path, option: str, why: str) -> Path:
+    """The same path, for what cannot go to standard output.
+
+    Raises: InputError: it is `-`.
+    """
+    if str(path) == STANDARD_OUTPUT:
+        raise InputError(f"{option} -: {why}; give its name")
+    return path
 
 
 def read_columns(text: str) -> tuple[int, ...]:

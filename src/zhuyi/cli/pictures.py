@@ -20,7 +20,7 @@ def attention(
         str | None, typer.Argument(help="The text to look into, or the picture's or recording's file.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="map.png (where not given), or map.html: one page that opens offline.")
+        Path | None, typer.Option(help="map.html: one page that opens offline; .png; a new map.png otherwise.")
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="A translation of yours, or what is said; the model's own otherwise.")
@@ -71,9 +71,18 @@ def attention(
     else:
         from zhuyi.visualize import draw
 
-        out = out or Path("map.png")
+        out = out or _free_name("map.png")
         draw(predictor, text, out, view)
         typer.echo(str(out))
+
+
+def _free_name(name: str) -> Path:
+    """That name, or with the first number that no file has: what nobody named takes nothing's place."""
+    path, number = Path(name), 1
+    while path.exists():
+        number += 1
+        path = Path(name).with_stem(f"{Path(name).stem}-{number}")
+    return path
 
 
 def _print_alignment(

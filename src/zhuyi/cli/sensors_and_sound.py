@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zhuyi.cli.options import Beam, Begin, Precision, Run, Start, say
+from zhuyi.cli.options import Beam, Begin, Precision, Run, Start, file_or_stream, no_stream, say
 
 
 def forecast(
@@ -25,12 +25,14 @@ def forecast(
     from zhuyi.predict import load
     from zhuyi.visualize import plot_forecast
 
+    if plot is not None:
+        no_stream(plot, "--plot", "a picture goes to a file")
     forecaster = load(run, command="forecast")
     found = forecaster.forecast(forecaster.read(input_, start=start), steps, begin=begin)
     if plot is not None:
         plot_forecast(found, plot, sensors=sensor or ())
-    if out is not None:
-        found.write(out)
+    if (file := file_or_stream(out)) is not None:
+        found.write(file)
     else:
         typer.echo(found.as_csv(), nl=False)
 
@@ -61,4 +63,4 @@ def transcribe(
 
     options = {"beam": beam, "language": language, "task": "translate" if translate_ else "transcribe", "times": times}
     transcriber = load(run, precision, command="transcribe")
-    write_transcriptions(transcriber, sounds, format_, output, sys.stdout, say, options)
+    write_transcriptions(transcriber, sounds, format_, file_or_stream(output), sys.stdout, say, options)

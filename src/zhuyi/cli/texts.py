@@ -22,6 +22,7 @@ from zhuyi.cli.options import (
     TopK,
     TopP,
     checked,
+    file_or_stream,
     say,
 )
 from zhuyi.errors import InputError
@@ -33,7 +34,7 @@ def translate(
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts; standard input otherwise.")
     ] = None,
     input_: Annotated[Path | None, typer.Option("--input", help="A file of texts, one a line, .gz or not.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the translations go, one a line.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where they go, one a line; - is standard output.")] = None,
     beam: Beam = None,
     n_best: Annotated[int, typer.Option(min=1, help="Translations of each text.")] = 1,
     alpha: Annotated[float | None, typer.Option(help="Of the length rule.")] = None,
@@ -106,7 +107,7 @@ def translate(
             run,
             texts=texts or None,
             input_path=input_,
-            output_path=output,
+            output_path=file_or_stream(output),
             precision=precision,
             as_json=jsonl,
             options=options,
@@ -123,7 +124,7 @@ def translate(
         load(run, precision, command="translate"),
         texts=texts or None,
         input_path=input_,
-        output_path=output,
+        output_path=file_or_stream(output),
         as_json=jsonl,
         options=options,
         warn=say,
@@ -244,7 +245,7 @@ def classify(
         load(run, precision, command="classify"),
         texts=texts or None,
         input_path=input_,
-        output_path=output,
+        output_path=file_or_stream(output),
         as_json=jsonl,
         warn=say,
     )
@@ -269,5 +270,5 @@ def embed(
         load(run, precision, command="embed"),
         texts=texts or None,
         input_path=input_,
-        output_path=output,
+        output_path=file_or_stream(output),
     )

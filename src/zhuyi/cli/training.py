@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from zhuyi.cli.options import Beam, Columns, Json, Precision, Prefix, Run, Start, Task, read_columns, say
+from zhuyi.atomic import check_file
+from zhuyi.cli.options import Beam, Columns, Json, Precision, Prefix, Run, Start, Task, no_stream, read_columns, say
 
 
 def train(
@@ -43,6 +44,8 @@ def train(
     from zhuyi.run_folder import RunFolder
     from zhuyi.training import start
 
+    if out is not None:
+        no_stream(out, "--out", "a run is a folder")
     files = {"train": train_files or [], "valid": valid or [], "test": test or []}
     folder = RunFolder(out or Path("runs") / (recipe.stem if recipe else task or "translation"))
     changes = [*(set_ or []), *([f"train.seed={seed}"] if seed is not None else [])]
@@ -92,6 +95,8 @@ def evaluate(
     from zhuyi.evaluation import Wanted, evaluate_run
     from zhuyi.predict import load
 
+    if output is not None:
+        check_file(no_stream(output, "--output", "standard output has the scores, and the translations go to a file"))
     asked = read_columns(columns) if columns else None
     wanted = Wanted(pairs, asked, beam, alpha, lowercase, output, task, prefix, joined, start or None)
     scores = evaluate_run(load(run, precision, command="evaluate"), wanted, say)

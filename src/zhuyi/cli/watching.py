@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from zhuyi.cli.options import checked, say
+from zhuyi.atomic import check_file
+from zhuyi.cli.options import checked, no_stream, say
 from zhuyi.errors import InputError
 
 
@@ -19,11 +20,10 @@ def watch(
 ) -> None:
     """Follow trainings on a page: curves, what the models write, where they look."""
     from zhuyi.serving.watched_runs import Watch, write_watch_page
-    from zhuyi.streams import check_output
 
     watched = Watch(runs)
     if export:
-        check_output(export)
+        check_file(no_stream(export, "--export", "a page goes to a file"))
         write_watch_page(watched, export)
         typer.echo(str(export))
         return

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from zhuyi.atomic import check_file
 from zhuyi.data import windows as cutting
 from zhuyi.data.pairs import read_lines
 from zhuyi.engines.processes import ProcessWorkers
@@ -19,7 +20,7 @@ from zhuyi.engines.work import Job, WorkerFailed, Workers, file_hashes
 from zhuyi.errors import InputError
 from zhuyi.machine import choose_translation_precision
 from zhuyi.run_folder import find_run
-from zhuyi.streams import check_output, count_lines, progress
+from zhuyi.streams import count_lines, progress
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _check_usage(
         raise InputError("--address is that of a running Ray; give --engine ray too")
     if texts or input_path is None or output_path is None:
         raise InputError("several workers translate from a file to a file: give --input and --output, and no texts")
-    check_output(output_path)
+    check_file(output_path)
     if not input_path.is_file():
         raise InputError(f"{input_path}: no such file; several workers need a file, which is read twice")
     return input_path, output_path

@@ -72,7 +72,7 @@ def of_traditional(code: str) -> str:
     """What to do about traditional Chinese where it is not had, as the end of a sentence; empty for all else."""
     if not _TRADITIONAL.search(code.strip().lower().replace("_", "-")):
         return ""
-    return "; zh is simplified Chinese: ask for that, and convert what comes out (opencc -c s2t, say)"
+    return "; zh is simplified Chinese: ask for that, and convert the text (opencc -c s2t or t2s)"
 
 
 def cannot_be_in(texts: Sequence[str], language: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from zhuyi.atomic import check_file
 from zhuyi.errors import InputError
 from zhuyi.predict import Forecast, PictureMaps, SensorMaps, SoundMaps
 from zhuyi.visualize.attention_maps import draw_maps
@@ -26,12 +27,12 @@ def draw(predictor: Looking, text: str | None, out: Path, view: View | None = No
     view = view or View()
     check_view(predictor, text, view)
     if view.positions:
-        _check_file(out, (".png",))
+        _check_ending(out, (".png",))
         draw_model_positions(predictor.model, predictor.config, out, "target" if view.place == "decoder" else "source")
         return
     assert text is not None
     has_page = predictor.config.task != "forecasting"
-    _check_file(out, (".png", ".html") if has_page else (".png",))
+    _check_ending(out, (".png", ".html") if has_page else (".png",))
     is_page = out.suffix.lower() == ".html"
     maps = maps_of(predictor, text, view, steps=is_page)
     if is_page:
@@ -55,14 +56,13 @@ def _draw_picture(maps: AnyMaps, out: Path, view: View) -> None:
 
 def plot_forecast(forecast: Forecast, out: Path, *, sensors: Sequence[str] = ()) -> None:
     """Draw a forecast's curves into a PNG; see `draw_forecast`."""
-    _check_file(out, (".png",))
+    _check_ending(out, (".png",))
     draw_forecast(forecast, out, sensors=sensors)
 
 
-def _check_file(out: Path, endings: tuple[str, ...]) -> None:
+def _check_ending(out: Path, endings: tuple[str, ...]) -> None:
     if out.suffix.lower() not in endings:
         raise InputError(
             f"{out} ends in {out.suffix or 'nothing'}; this picture can be a file in {' or '.join(endings)}"
         )
-    if not out.parent.is_dir():
-        raise InputError(f"{out} cannot be written: there is no folder {out.parent}; make it first")
+    check_file(out)
