@@ -1,17 +1,19 @@
 """Terms, placeholders and tags in the translations of models that know nothing: they must be there all the same."""
 
 import re
+import unicodedata
 from collections import Counter
 
 import pytest
 import torch
 
+from zhuyi.data.normalization import normalize
 from zhuyi.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from zhuyi.decoding import Sampling
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
 from zhuyi.models.transformer import Transformer, TransformerConfig
-from zhuyi.tasks.demands import Mark, _spans, split_text, token_ranges
+from zhuyi.tasks.demands import Mark, _places, _spans, split_text, token_ranges
 from zhuyi.tasks.glossary import Entry, Glossary, make_glossary
 from zhuyi.tasks.kept_parts import LONGEST_PIECE, KeptParts
 from zhuyi.tasks.placeholders import find_kept
@@ -230,6 +232,32 @@ def test_the_stretches_of_tokens_are_the_text(tokenizer):
     ids = tokenizer.encode(LINES[0])[:-1]
     labels = [LINES[0][begin:end] for begin, end in token_ranges(ids, tokenizer, LINES[0])]
     assert "".join(labels) == LINES[0].replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  He  smokes…  a lot", "Ｈｅ smokes，吗?", "我爸爸  吸烟 很厉害;她昨天买了一本书...",
+        "cafe\u0301 “quoted” — and… so on", '他说:"你好,世界!" (真的)', "\u200b\u200bHello\u200b, world\u00a0! ",
+        "Ａ　Ｂ　Ｃ", "今天 Mr. Li 来了 ! 他 很 好 。",
+        "a" * 30 + "  " + "a" * 30, "☃" * 300 + "unknown ☃☃ here", " " * 900 + "a" + "\u0301" * 900 + "b",
+    ],
+)  # fmt: skip
+def test_each_word_stands_where_it_was_before_normalisation(text):
+    for read in (normalize(text), normalize(text).lower(), normalize(text).replace("☃", "")):
+        places = _places(read, text)
+        assert places == sorted(places) and places[-1] == len(text)
+        for character, here in zip(read, places, strict=False):
+            whole = unicodedata.normalize("NFKC", text[here : here + 2]).casefold()
+            assert not character.isalnum() or character.casefold() in whole, (character, here)
+
+
+@pytest.mark.parametrize("text", ["我 ", "a b ", "ab\u200b", "ａｂ"])
+def test_a_long_text_is_compared_once(text):
+    """What looks for the longest stretch in common takes minutes for the same letter some thousand times."""
+    long = text * 2000
+    places = _places("".join(long.split()) * 2, long)
+    assert places == sorted(places) and places[-1] == len(long)
 
 
 def test_tags_within_tags_without_end_are_all_kept() -> None:

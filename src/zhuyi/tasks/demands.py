@@ -1,8 +1,8 @@
 """What a sentence's translation must hold, and how what stood in for something else becomes that again."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from itertools import pairwise
 
 from zhuyi.data.tokenizers import Tokenizer
@@ -10,6 +10,7 @@ from zhuyi.decoding import Term, occurrences
 from zhuyi.tasks.tag_placement import Link, Span, place
 
 Range = tuple[int, int]
+NEAR, REACH = 12, 400  # how far to look for where a text goes on as it was before normalisation
 DEEPEST = 24  # tags within tags; what lies deeper stands alone
 
 
@@ -120,13 +121,40 @@ def token_ranges(ids: Sequence[int], tokenizer: Tokenizer, text: str) -> list[Ra
 
 
 def _places(read: str, text: str) -> list[int]:
-    """Where each character of one text stands in the other, as far as they are the same."""
+    """Where each character of one text stands in the other, as far as they are the same; in time linear in them."""
     places = [0] * (len(read) + 1)
-    for _, begin, end, other, other_end in SequenceMatcher(None, read, text, autojunk=False).get_opcodes():
-        for i in range(begin, end):
-            places[i] = min(other + i - begin, other_end)
+    here = there = 0
+    while here < len(read):
+        begun = there
+        if read[here : here + 1] == text[there : there + 1]:
+            skipped, there = 1, there + 1
+        elif read[here].isspace():
+            skipped = 1
+        elif _is_silent(text[there : there + 1]):
+            skipped, there = 0, there + 1
+        else:
+            skipped, others = _to_the_same(read[here : here + REACH], text[there : there + REACH])
+            there += others
+        for i in range(skipped):
+            places[here + i] = min(begun + i, there, len(text))
+        here += skipped
     places[-1] = len(text)
     return places
+
+
+def _is_silent(character: str) -> bool:
+    """White space, signs of control and accents, of which normalisation leaves out any number."""
+    return bool(character) and unicodedata.category(character)[0] in "ZCM"
+
+
+def _to_the_same(read: str, text: str) -> tuple[int, int]:
+    """How many characters of each to pass by, to where they go on alike: as few as possible."""
+    for both in range(1, NEAR):
+        for few in sorted(range(both + 1), key=lambda few: abs(2 * few - both)):
+            if few < len(read) and read[few : few + 2] == text[both - few : both - few + 2]:
+                return few, both - few
+    found = text.find(read[:2])  # what the tokenizer does not know is not there
+    return (0, found) if found > 0 else (1, min(1, len(text)))
 
 
 def _spans(marks: Sequence[Mark]) -> list[Span]:
