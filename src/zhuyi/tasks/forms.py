@@ -28,6 +28,9 @@ class Sentence:
     flags: tuple[str, ...] = ()
     demands: Demands | None = None
 
+    def __hash__(self) -> int:
+        return hash(self.ids)  # nearly all differ by their ids, and they are looked up a dozen times each
+
     def text(self, tokens: Sequence[int], tokenizer: Tokenizer) -> str:
         """The text of an answer."""
         if self.form is None:

@@ -264,7 +264,10 @@ class TextSearch:
             if parts is None:
                 parts = cut_line(piece, self._source_tokenizer, self._limit)
             for part in parts:
-                yield part if isinstance(part, str) else replace(part, ids=(*self._prefix, *part.ids))
+                yield part if isinstance(part, str) else self._with_prefix(part)
+
+    def _with_prefix(self, sentence: Sentence) -> Sentence:
+        return replace(sentence, ids=(*self._prefix, *sentence.ids)) if self._prefix else sentence
 
     def _admissible(self) -> list[Request]:
         """What goes in now: encoding sentences one by one would cost more than idle rows do."""
