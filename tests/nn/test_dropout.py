@@ -81,6 +81,24 @@ def test_nothing_at_rate_zero_and_outside_training() -> None:
     assert Dropout(0.0)(x) is x
 
 
+@pytest.mark.parametrize("by_kernels", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_highest_rate_keeps_one_in_65_536(
+    dtype: torch.dtype, by_kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not by_kernels:
+        monkeypatch.setattr("zhuyi.nn.kernels.library_of_numbers", lambda x: None)
+    torch.manual_seed(0)
+    x = torch.ones(DRAWS, dtype=dtype, requires_grad=True)
+    dropped = dropout(x, math.nextafter(1.0, 0.0))
+    assert dropped.unique().tolist() == [0.0, 65536.0]
+    assert 2 <= int((dropped != 0).sum()) <= 40  # 15.3 are expected
+    dropped.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, dropped)
+    assert torch.equal(dropout(x, 2**-18), x)
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, math.nan])
 def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match=r"lies in \[0, 1\), got"):

@@ -186,3 +186,27 @@ def test_bfloat16_is_near_float32() -> None:
         assert wanted is not None
         assert found.dtype == torch.bfloat16
         assert float((found.float() - wanted).norm() / wanted.norm()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "rows"), [(7, 1024), (8_000, 1024), (32_768, 1024), (50_257, 640), (250_002, 128), (2_000_000, 128)]
+)
+def test_a_larger_vocabulary_has_fewer_rows_at_a_time(vocab_size: int, rows: int) -> None:
+    assert loss_module.rows_a_chunk(vocab_size) == rows
+
+
+def test_the_loss_holds_no_more_rows_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    linear = F.linear
+
+    def watched(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        held.append(x.shape[0])
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(loss_module, "LOGITS_A_CHUNK", 256 * 7)
+    monkeypatch.setattr(loss_module.F, "linear", watched)
+    x, weight, targets = inputs(700)
+    loss, _ = projected_cross_entropy(x, weight, targets)
+    assert held == [256, 256, 256]
+    monkeypatch.undo()
+    torch.testing.assert_close(loss, torchs(x, weight, targets, 0.0), rtol=1e-12, atol=0)

@@ -8,8 +8,8 @@ from zhuyi.nn.kernels import training as kernels_to_train
 
 
 def threshold_of(rate: float) -> int:
-    """Of 65,536, how many are dropped."""
-    return round(rate * 65536)
+    """Of 65,536, how many are dropped: never all, of which no factor would restore the mean."""
+    return min(round(rate * 65536), 65535)
 
 
 def keep_mask(x: Tensor, rate: float) -> Tensor:

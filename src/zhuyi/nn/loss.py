@@ -11,6 +11,9 @@ from zhuyi.nn.kernels.training import softmax_rows
 
 # Rows of logits held at once: 1,024 x 8,000 in bfloat16 are 16 MB, near the size of a processor's last cache.
 ROWS_A_CHUNK = 1024
+# And fewer where the vocabulary is so large that they would be more logits than this, 128 MB in float32. Of 32,000
+# words 1,024 and 512 rows take the same time, 256 a fifth more: the gradient of the table is added to once a chunk.
+LOGITS_A_CHUNK = 2**25
 # Zero rows fill a chunk up to a multiple of this: the number of real tokens differs from batch to batch, and the first
 # product of each new shape waits some milliseconds for its kernel to be made.
 ROW_MULTIPLE = 128
@@ -34,8 +37,9 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs_bias else None
         mean_weight = weight.mean(dim=0, dtype=wide)  # (D,): its product with x is the mean of the logits
         loss, nll = x.new_zeros((), dtype=torch.float64), x.new_zeros((), dtype=torch.float64)
-        for start in range(0, x.shape[0], ROWS_A_CHUNK):
-            end = min(start + ROWS_A_CHUNK, x.shape[0])
+        rows = rows_a_chunk(weight.shape[0])
+        for start in range(0, x.shape[0], rows):
+            end = min(start + rows, x.shape[0])
             chunk, wanted = x[start:end], targets[start:end, None]
             filled = F.pad(chunk, (0, 0, 0, -(end - start) % ROW_MULTIPLE))
             logits = F.linear(filled, weight, bias)  # (C, V), of which the first end - start rows count
@@ -71,6 +75,12 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         factor = float(grads[0])
         found = [grad if grad is None or factor == 1.0 else grad * factor for grad in ctx.saved_tensors]
         return *found, None, None
+
+
+def rows_a_chunk(vocab_size: int) -> int:
+    """How many rows of logits are held at once; those of one filling at least."""
+    fitting = LOGITS_A_CHUNK // vocab_size // ROW_MULTIPLE * ROW_MULTIPLE
+    return min(ROWS_A_CHUNK, max(ROW_MULTIPLE, fitting))
 
 
 def _softmax(logits: Tensor, of_target: Tensor, wanted: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
