@@ -5,20 +5,25 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import Request
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from zhuyi.errors import InputError
+from zhuyi.serving import bodies
 from zhuyi.serving.app import create_app
-from zhuyi.serving.bodies import check_json
+from zhuyi.serving.bodies import LARGE, check_json
 from zhuyi.serving.border import Border
 from zhuyi.serving.engine import Engine
 from zhuyi.serving.keys import KeyRing, RateLimit, make_key
+from zhuyi.serving.openai_forms import CompletionForm, EmbeddingForm
+from zhuyi.serving.own_forms import TranslateForm
 from zhuyi.serving.refusals import Malformed
 from zhuyi.serving.settings import ServeSettings
 
@@ -61,19 +66,64 @@ def test_a_body_of_any_size_but_no_larger() -> None:
     assert client.post("/echo", content=unannounced()).status_code == 413
 
 
+def checked(body: bytes, max_depth: int) -> None:
+    asyncio.run(check_json(body, max_depth))
+
+
 def test_a_deep_or_huge_json_is_never_parsed() -> None:
     client = client_of(max_json_depth=5)
     assert client.post("/echo", content=b'{"a": [[[["}}}}\\"{{{{[["]]]]}').status_code == 200
     deep = client.post("/echo", content=b"[" * 6 + b"]" * 6)
     assert deep.status_code == 400 and "deeper than the 5" in message(deep)
-    check_json(json.dumps({"q": "[" * 100, "r": ['"', "\\", '\\"[[[[[[']}).encode(), 2)
+    checked(json.dumps({"q": "[" * 100, "r": ['"', "\\", '\\"[[[[[[']}).encode(), 2)
     with pytest.raises(Malformed):
-        check_json(b'{"a": "\\\\"[[', 2)
-    with pytest.raises(Malformed, match="arrays and objects"):
-        check_json(b"[" + b"[]," * 300_000, 5)
+        checked(b'{"a": "\\\\"[[', 2)
+    with pytest.raises(Malformed, match="200,000 values"):
+        checked(b"[" + b"[]," * 300_000, 5)
+    for many in (b"1," * 200_000, b'"",' * 200_000, b'"' * 800_001):
+        with pytest.raises(Malformed, match="200,000 values"):
+            checked(b"[" + many + b"1]", 5)
+    checked(json.dumps(["[,:" * 100_000]).encode(), 5)
+    with pytest.raises(Malformed, match="10,000 names"):
+        checked(json.dumps({str(i): 1 for i in range(10_001)}).encode(), 5)
     with pytest.raises(Malformed, match="UTF-8"):
-        check_json("[[]]".encode("utf-16"), 5)
-    check_json(b"[]," * 40 + b'"' + b'\\"' * 1_000_000, 5)  # hours, where each quote is looked at anew
+        checked("[[]]".encode("utf-16"), 5)
+    checked(b"[]," * 40 + b'"' + b'\\"' * 1_000_000, 5)  # hours, where each quote is looked at anew
+
+
+@pytest.mark.parametrize("before", range(4))
+def test_escapes_are_read_wherever_a_long_json_is_cut(before: int) -> None:
+    """Backslashes and quotes that are text, and then an array too many that is none, or is one."""
+    text = b'["' + b"x" * (LARGE - 8 + before) + b"\\" * 10 + b'\\"'
+    checked(text + b'[[["]', 1)
+    with pytest.raises(Malformed, match="nested deeper"):
+        checked(text + b'\\\\", [[[', 1)
+
+
+def test_a_large_json_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_are_served = threading.Event()
+    monkeypatch.setattr(bodies, "_check_json", lambda *_: others_are_served.wait(30) or pytest.fail("they were not"))
+
+    async def both() -> None:
+        check = asyncio.ensure_future(check_json(b" " * (LARGE + 1), 5))
+        await asyncio.sleep(0)
+        others_are_served.set()
+        await check
+
+    asyncio.run(both())
+
+
+@pytest.mark.parametrize("prompt", [[1, *["a"] * 9000], [-1] * 9000, [[-1]] * 9000, [["a"]] * 9000])
+def test_of_many_wrong_values_few_are_told(prompt: list[object]) -> None:
+    """Each would cost a report, whose making holds up all others."""
+    for form, values in (
+        (CompletionForm, {"model": "", "prompt": prompt}),
+        (EmbeddingForm, {"model": "", "input": [[]] * 9000}),
+        (TranslateForm, {"texts": [1] * 9000}),
+    ):
+        with pytest.raises(ValidationError) as error:
+            form.model_validate(values)
+        assert error.value.error_count() < 10
 
 
 def test_other_names_and_other_pages_are_turned_away() -> None:

@@ -98,7 +98,7 @@ class Border:
         try:
             is_form = headers.get("content-type", "").lower().startswith(FORMS)
             if not is_form:
-                check_json(body, settings.max_json_depth)
+                await check_json(body, settings.max_json_depth)
             if not is_open and in_body:
                 self._let_in(scope, _key_in(body, is_form=is_form))
             await self._run(scope, body, receive, answer)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from zhuyi.decoding.config import LEAST_PENALTY, LEAST_TEMPERATURE
-from zhuyi.serving.fields import Form, Name, Seed, Share, Text, refused
+from zhuyi.serving.fields import Form, Name, Seed, Share, Text, Texts, refused
 
 MOST_TOKENS = 100_000
 MOST_CHOICES = 128
@@ -60,15 +60,17 @@ class Writing(Form):
         return {name: getattr(self, name) for name in names} | {"stop": self.stops}
 
 
-Ids = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=MOST_TOKENS)]
+Ids = Annotated[
+    list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=MOST_TOKENS, fail_fast=True)
+]
 
 
 class CompletionForm(Writing):
     """A text, or several, to be continued."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)] = Field(
-        description="A text or several; or the ids of such.", examples=["Once upon a time"]
-    )
+    prompt: (
+        Text | Annotated[Texts, Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1, fail_fast=True)]
+    ) = Field(description="A text or several; or the ids of such.", examples=["Once upon a time"])
     max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
     echo: bool | None = Field(None, description="Whether the prompt stands before what follows it.")
     best_of: refused(None, 1) = None  # type: ignore[valid-type]
@@ -149,7 +151,7 @@ class EmbeddingForm(Form):
     """Texts whose vectors are wanted."""
 
     model: Name = Field(description="A run's name; see `/v1/models`.")
-    input: Text | Annotated[list[Text], Field(min_length=1)] = Field(
+    input: Text | Annotated[Texts, Field(min_length=1)] = Field(
         description="A text or several.", examples=[["今天天气很好。", "The weather is fine."]]
     )
     encoding_format: Literal["float", "base64"] | None = "float"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from zhuyi.decoding.config import LEAST_TEMPERATURE
-from zhuyi.serving.fields import Form, Name, Seed, Text, whole
+from zhuyi.serving.fields import Form, Name, Seed, Text, Texts, whole
 
 MOST_ENTRIES = 1000
 LONGEST_TERM = 200
@@ -52,7 +52,7 @@ class TranslateForm(Form):
     run: RunName = ""
     source: Name = Field("", description="Instead of a run: the language to translate from.")
     target: Name = Field("", description="And the one to translate into.")
-    texts: list[Text] = Field(examples=[["你好。", "今天天气很好。"]])
+    texts: Texts = Field(examples=[["你好。", "今天天气很好。"]])
     format: Literal["text", "html"] = Field(
         "text", description="In `html` tags are kept, and each text has one answer."
     )
@@ -79,8 +79,8 @@ class ClassifyForm(Form):
     """Texts to be labelled."""
 
     run: RunName = ""
-    texts: list[Text] = Field(examples=[["很好看", "没意思"]])
-    seconds: list[Text] | None = Field(None, description="The second texts, of a run that labels pairs.")
+    texts: Texts = Field(examples=[["很好看", "没意思"]])
+    seconds: Texts | None = Field(None, description="The second texts, of a run that labels pairs.")
 
 
 class FillForm(Form):
