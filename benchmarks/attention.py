@@ -1,9 +1,13 @@
 """Attention by length: the plain and the fused path's speed, and the memory of one forward and backward pass.
 
-    python benchmarks/attention.py [--only speed|memory] [--out runs/benchmarks] [--quick]
+    python benchmarks/attention.py [--only speed|learning|memory] [--out runs/benchmarks] [--quick]
 
 Speed: milliseconds (the median of several turns, the paths in turn) and the ratio; `PLAIN_PATH_MAX_LOGITS` in
 zhuyi/nn/attention.py is read off these tables.
+
+Learning: the same of forward and backward at some shapes with as many heads as models have, the plain path by the
+kernels' softmax. A row has how many times `PLAIN_PATH_MAX_LOGITS` its logits a head are, and which path
+`LEARNING_FACTOR` takes there: that limit is read off this table.
 
 Memory: what a process holds at its peak beyond what it held before, measured in a new process for each point: `attend`
 on one text of 8 heads of 64 in float32, under a mask of padding and causal; the plain formula beside it, until it would
@@ -17,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,11 +29,14 @@ from torch import Tensor
 
 from zhuyi.machine import peak_memory_gib
 from zhuyi.models.transformer import Transformer, TransformerConfig
-from zhuyi.nn import attention
+from zhuyi.nn import attention, kernels
 from zhuyi.nn.loss import projected_cross_entropy
 
 TOKENS, HEADS, HEAD_DIM, TURNS = 4096, 4, 64, 7
 LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+# Around both limits: four times PLAIN_PATH_MAX_LOGITS is a length of 256, sixteen times one of 512.
+LEARNING_SHAPES = ((16, 4, 128, 64), (8, 4, 256, 64), (4, 8, 256, 64), (4, 8, 512, 64), (1, 8, 1024, 64))
+SMALL_SHAPES = ((2, 2, 16, 8), (1, 2, 300, 8))
 MEMORY_LENGTHS = (1024, 2048, 4096, 8192, 16_384)
 MEMORY_HEADS = 8
 WARM_UP_LENGTH = 256
@@ -49,7 +56,7 @@ MODEL = TransformerConfig(
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("speed", "memory"))
+    parser.add_argument("--only", choices=("speed", "learning", "memory"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--quick", action="store_true", help="short texts: whether it runs, not what it takes")
     parser.add_argument("--point", nargs=2, metavar=("WHAT", "LENGTH"), help=argparse.SUPPRESS)
@@ -58,9 +65,11 @@ def main() -> None:
         what, length = arguments.point
         print(megabytes_of(WORK[what], int(length)))
         return
-    if arguments.only != "memory":
+    if arguments.only in (None, "speed"):
         speed_tables(LENGTHS[:3] if arguments.quick else LENGTHS)
-    if arguments.only != "speed":
+    if arguments.only in (None, "learning"):
+        learning_table(SMALL_SHAPES if arguments.quick else LEARNING_SHAPES)
+    if arguments.only in (None, "memory"):
         lengths = (256, 512) if arguments.quick else MEMORY_LENGTHS
         found = {what: memory_by_length(what, lengths) for what in WORK}
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -78,15 +87,32 @@ def speed_tables(lengths: tuple[int, ...]) -> None:
             print(f"\n{dtype}, {'forward and backward' if training else 'forward'}, {TOKENS} tokens in all, ms")
             print(f"{'length':>7} {'plain':>8} {'fused':>8} {'fused / plain':>14}")
             for length in lengths:
-                plain, fused = measure(length, dtype, training)
+                plain, fused = measure((TOKENS // length, HEADS, length, HEAD_DIM), dtype, training)
                 print(f"{length:7} {plain:8.2f} {fused:8.2f} {fused / plain:14.2f}")
 
 
-def measure(length: int, dtype: torch.dtype, training: bool) -> tuple[float, float]:
-    """Median milliseconds of the plain and of the fused path, taken in turn."""
-    shape = (TOKENS // length, HEADS, length, HEAD_DIM)
+def learning_table(shapes: Sequence[tuple[int, int, int, int]]) -> None:
+    """Print both ways' milliseconds by the kernels' softmax and by the fused path."""
+    if kernels.library_to_train(torch.zeros(1, requires_grad=True)) is None:
+        print(f"\nno kernels here ({kernels.status()}): LEARNING_FACTOR is not used")
+        return
+    limit = attention.PLAIN_PATH_MAX_LOGITS
+    print("\nforward and backward, the plain path by the kernels' softmax, ms")
+    print(f"{'batch, heads, length, width':>28} {'type':>9} {'logits / limit':>14} {'plain':>8} {'fused':>8}  taken")
+    for shape in shapes:
+        for dtype, factor in attention.LEARNING_FACTOR.items():
+            plain, fused = measure(shape, dtype, training=True)
+            share = shape[2] ** 2 / limit
+            name = str(dtype).removeprefix("torch.")
+            taken = "plain" if share <= factor else "fused"
+            print(f"{', '.join(map(str, shape)):>28} {name:>9} {share:14.2f} {plain:8.2f} {fused:8.2f}  {taken}")
+
+
+def measure(shape: tuple[int, int, int, int], dtype: torch.dtype, training: bool) -> tuple[float, float]:
+    """Median milliseconds of the plain and of the fused path, taken in turn. Shape: (batch, heads, length, width)."""
+    limit = attention.PLAIN_PATH_MAX_LOGITS
     q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=training) for _ in range(3))
-    mask = torch.ones(shape[0], 1, 1, length, dtype=torch.bool)
+    mask = torch.ones(shape[0], 1, 1, shape[2], dtype=torch.bool)
     times: dict[int, list[float]] = {0: [], 1: []}
     for turn in range(TURNS + 1):
         for path in times:
@@ -94,6 +120,7 @@ def measure(length: int, dtype: torch.dtype, training: bool) -> tuple[float, flo
             milliseconds = once(q, k, v, mask, training)
             if turn:  # the first turn makes kernels
                 times[path].append(milliseconds)
+    attention.PLAIN_PATH_MAX_LOGITS = limit
     return statistics.median(times[0]), statistics.median(times[1])
 
 

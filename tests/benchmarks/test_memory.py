@@ -52,6 +52,29 @@ def test_lines_are_of_many_lengths_and_the_same_each_time(module: Callable[[str]
     assert {len(line) for line in found} == {*range(2, 42), 1501}
 
 
+def test_attention_by_the_kernels_is_measured_on_both_sides_of_its_limit(
+    module: Callable[[str], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = module("attention")
+    limit = bench.attention.PLAIN_PATH_MAX_LOGITS
+    monkeypatch.setattr(bench.kernels, "library_to_train", lambda x: "there")
+    monkeypatch.setattr(bench, "measure", lambda shape, dtype, training: (1.0, shape[2] / 128))
+    bench.learning_table(((8, 4, 256, 64), (4, 8, 512, 64)))
+    rows = [line.split()[4:] for line in capsys.readouterr().out.splitlines()[3:]]
+    assert rows == [
+        ["bfloat16", "4.00", "1.00", "2.00", "plain"],
+        ["float32", "4.00", "1.00", "2.00", "plain"],
+        ["bfloat16", "16.00", "1.00", "4.00", "plain"],
+        ["float32", "16.00", "1.00", "4.00", "fused"],
+    ]
+    monkeypatch.undo()
+    assert all(milliseconds > 0 for milliseconds in bench.measure((1, 2, 7, 8), torch.float32, training=True))
+    assert limit == bench.attention.PLAIN_PATH_MAX_LOGITS
+    monkeypatch.setattr(bench.kernels, "library_to_train", lambda x: None)
+    bench.learning_table(bench.LEARNING_SHAPES)
+    assert "no kernels here" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_attention_measures_speed_and_memory(tmp_path: Path, run_script: Callable[..., str]) -> None:
     printed = run_script("attention.py")
