@@ -225,7 +225,10 @@ def test_attention_of_a_picture_is_a_picture(client: httpx2.Client) -> None:
     [
         ("translate", {"texts": [TEXT], "colour": 1}, "colour: is no option here"),
         ("translate", {}, "texts: is missing"),
-        ("translate", {"texts": [TEXT], "beam": 65}, "beam: "),
+        ("translate", {"texts": [TEXT], "beam": 0}, "beam: "),
+        ("translate", {"run": "zh-en", "texts": [TEXT], "beam": 65}, "beam is 65; it must be from 1 to 16"),
+        ("translate", {"run": "zh-en", "texts": [TEXT], "n_best": 65}, "n_best is 65; it must be from 1 to 16"),
+        ("attention", {"run": "zh-en", "text": TEXT, "beam": 17}, "beam is 17; it must be from 1 to 16"),
         ("translate", {"run": "zh-en", "texts": [TEXT], "beam": 20}, "beam is 20; it must be from 1 to 16"),
         ("translate", {"texts": ["\ud800"]}, "texts.0: holds half a character"),
         ("translate", {"source": "de", "target": "fr", "texts": ["x"]}, "no run here translates from 'German'"),

@@ -15,8 +15,16 @@ def check_translation(texts: Sequence[str], options: TranslateOptions, settings:
     """
     check_texts(len(texts), sum(map(len, texts)), settings)
     for name, value in (("beam", options.beam or 1), ("n_best", options.n_best)):
-        if not 1 <= value <= settings.max_beam:
-            raise InputError(f"{name} is {value}; it must be from 1 to {settings.max_beam} here")
+        check_width(name, value, settings)
+
+
+def check_width(name: str, value: int, settings: ServeSettings) -> None:
+    """Refuse more hypotheses than a request may hold here.
+
+    Raises: InputError
+    """
+    if not 1 <= value <= settings.max_beam:
+        raise InputError(f"{name} is {value}; it must be from 1 to {settings.max_beam} here")
 
 
 def check_generation(

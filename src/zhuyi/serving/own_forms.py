@@ -56,8 +56,8 @@ class TranslateForm(Form):
     format: Literal["text", "html"] = Field(
         "text", description="In `html` tags are kept, and each text has one answer."
     )
-    n_best: int = Field(1, ge=1, le=64, description="How many translations of each, the others as `alternatives`.")
-    beam: int | None = Field(None, ge=1, le=64, description="Hypotheses held; 1 is greedy. The run's own if not given.")
+    n_best: int = Field(1, ge=1, description="How many translations of each, the others as `alternatives`.")
+    beam: int | None = Field(None, ge=1, description="Hypotheses held; 1 is greedy. The run's own if not given.")
     alpha: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = Field(
         None, description="Of the length rule."
     )
@@ -99,5 +99,5 @@ class AttentionForm(Form):
     target: Text | None = Field(None, description="Its translation, found here where not given; or what goes on.")
     task: Name | None = Field(None, description="Of a run that does several.")
     prefix: Prefix | None = None
-    beam: int | None = Field(None, ge=1, le=64)
+    beam: int | None = Field(None, ge=1)
     steps: bool = Field(False, description="Whether to tell also how the translation came about.")

@@ -23,7 +23,7 @@ from zhuyi.serving.engine import Engine
 from zhuyi.serving.fields import Form as Fields
 from zhuyi.serving.fields import Name
 from zhuyi.serving.health import EngineHere
-from zhuyi.serving.limits import check_texts
+from zhuyi.serving.limits import check_texts, check_width
 from zhuyi.serving.own_forms import AttentionForm, ClassifyForm
 from zhuyi.serving.request_bodies import request_values
 from zhuyi.serving.runs import ServedRun
@@ -119,6 +119,7 @@ async def attention(request: Request, engine: EngineHere) -> Response:
         form = _valid(AttentionForm, await request_values(request))
         run = chosen(engine, form.run, "attention")
         check_texts(1, len(form.text) + len(form.target or ""), engine.settings)
+        check_width("beam", form.beam or 1, engine.settings)
         maps: TextMaps = await engine.call(run, lambda: _maps(run, form), cost=len(form.text))
         return JsonAnswer(await asyncio.to_thread(page_data, maps))
     async with _with_file(request, OverlayForm) as (file, about):
