@@ -1,10 +1,12 @@
 """The page's other rooms in a real browser, each before a tiny run of its task."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.serving.rooms import Rooms, drop, only, picture_file, pixels, sound_file, table_file
+from tests.browser import a_while, expect, expect_value, pixels, wait_for_other_pixels
+from tests.serving.rooms import Rooms, drop, only, picture_file, sound_file, table_file
 from tests.serving.tiny_runs import FORECAST_STEPS, SENSORS
 
 from zhuyi.predict.transcriber import as_srt, as_vtt
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
 def test_couplets_hang_beside_each_other(room: Rooms) -> None:
     room.page.route("**/v1/runs", lambda route: only(route, "zh-en", constraint="couplet"))
     page = room("couplets")
-    assert page.locator("#tasks a").all_inner_texts() == ["Couplets"]
+    expect(page.locator("#tasks a")).to_have_text(["Couplets"])
     page.get_by_role("textbox").fill("三五七")
-    page.locator(".alternative").first.wait_for()
-    assert page.locator(".upper").inner_text() == "三五七"
-    page.locator(".alternative").nth(1).click()
-    assert page.locator(".lower").inner_text().strip() == page.locator(".alternative").nth(1).inner_text().strip()
+    best, other = page.locator(".alternative").nth(0), page.locator(".alternative").nth(1)
+    other.wait_for()
+    expect(page.locator(".upper")).to_have_text("三五七")
+    expect(page.locator(".lower")).to_have_text(best.inner_text())
+    other.click()
+    expect(page.locator(".lower")).to_have_text(other.inner_text())
 
 
 def test_a_text_is_continued_and_ends_by_the_button(room: Rooms, own_runs: dict[str, Any]) -> None:
@@ -35,7 +39,7 @@ def test_a_text_is_continued_and_ends_by_the_button(room: Rooms, own_runs: dict[
     page.get_by_role("button", name="Write on").click()
     page.get_by_text("It reached the length").wait_for()
     (wanted,) = own_runs["writer"].generate(["abc"], seed=4, max_new_tokens=7)
-    assert page.locator(".output").text_content() == "abc" + wanted.text
+    expect(page.locator(".output")).to_have_js_property("textContent", "abc" + wanted.text)
     page.get_by_label("Longest, in tokens").fill("2000")
     page.get_by_label("Temperature").fill("0")  # by which this run never ends
     page.evaluate(
@@ -53,7 +57,7 @@ def test_a_text_is_continued_and_ends_by_the_button(room: Rooms, own_runs: dict[
     page.get_by_text("Stopped.").wait_for()
     written = page.locator(".output").text_content()
     assert len(written or "") >= 20
-    page.wait_for_timeout(150)
+    a_while(page)
     assert page.locator(".output").text_content() == written
 
 
@@ -64,11 +68,12 @@ def test_a_chat_streams_and_is_remembered(room: Rooms) -> None:
         new MutationObserver((all) => { for (const each of all) if (each.target.tagName === "P") window.grown += 1; })
             .observe(document.querySelector(".talk"), { childList: true, subtree: true });
     }""")
+    page.locator("#room-chat summary").click()
+    page.get_by_label("Seed").fill("4")
     page.get_by_label("Your message").fill("abc")
     page.get_by_label("Your message").press("Enter")
     answer = page.locator(".talk li.model:not([aria-busy=true]) p")
-    answer.wait_for()
-    assert answer.inner_text()
+    expect(answer).to_have_text([re.compile(r"\S")])
     assert page.evaluate("window.grown") > 2
     page.get_by_label("Your message").fill("def")
     with page.expect_request("**/v1/chat/completions") as asked:
@@ -78,9 +83,9 @@ def test_a_chat_streams_and_is_remembered(room: Rooms) -> None:
         answer.first.text_content(),
         "def",
     ]
-    page.locator(".talk li.model:not([aria-busy=true])").nth(1).wait_for()
+    expect(answer).to_have_count(2)
     page.get_by_role("button", name="Begin anew").click()
-    assert page.locator(".talk li").count() == 0
+    expect(page.locator(".talk li")).to_have_count(0)
 
 
 def test_words_are_filled_in(room: Rooms, own_runs: dict[str, Any]) -> None:
@@ -88,19 +93,17 @@ def test_words_are_filled_in(room: Rooms, own_runs: dict[str, Any]) -> None:
     page.get_by_label("Text").fill("三五")
     page.get_by_text("Put a gap where").wait_for()
     page.get_by_role("button", name="Put a gap here").click()
-    page.locator(".bars th").first.wait_for()
     (wanted,) = own_runs["filler"].fill("三五[MASK]", top=8)
-    assert page.locator(".bars th").all_inner_texts() == [each.word for each in wanted]
+    expect(page.locator(".bars th")).to_have_text([each.word for each in wanted])
 
 
 def test_texts_are_labelled(room: Rooms, own_runs: dict[str, Any]) -> None:
     page = room("label")
     page.get_by_label("Texts, one a line").fill("三五\nseven")
-    page.locator(".verdict").nth(1).wait_for()
     wanted = own_runs["labels"].classify(["三五", "seven"])
-    shown = [text.split() for text in page.locator(".verdict").all_inner_texts()]
-    assert [label for label, _ in shown] == [each.label for each in wanted]
-    assert float(shown[0][1].rstrip("%")) / 100 == pytest.approx(wanted[0].probability, abs=0.006)
+    expect(page.locator(".verdict strong")).to_have_text([each.label for each in wanted])
+    shares = [float(text.split()[1].rstrip("%")) / 100 for text in page.locator(".verdict").all_inner_texts()]
+    assert shares == pytest.approx([each.probability for each in wanted], abs=0.006)
     page.get_by_text("Where the model looks").click()
     page.locator(".map canvas").first.wait_for()
 
@@ -109,45 +112,44 @@ def test_texts_are_compared(room: Rooms, own_runs: dict[str, Any]) -> None:
     page = room("alike")
     page.locator("select").first.select_option("filler")
     page.get_by_label("Texts, one a line").fill("三五\nseven")
-    page.locator(".alike").wait_for()
     vectors = own_runs["filler"].embed(["三五", "seven"])
-    cells = [float(text) for text in page.locator(".alike td.number").all_inner_texts()]
-    assert cells == pytest.approx((vectors @ vectors.T).ravel(), abs=0.006)
+    cells = page.locator(".alike td.number")
+    wanted = pytest.approx((vectors @ vectors.T).ravel(), abs=0.006)
+    expect_value(lambda: [float(text) for text in cells.all_inner_texts()], wanted)
 
 
 def test_a_picture_is_dropped_and_looked_into(room: Rooms, own_runs: dict[str, Any], tmp_path: Path) -> None:
     page = room("picture")
     drop(page, "picture.png", "image/png", picture_file())
-    page.locator(".verdict strong").wait_for()
     (tmp_path / "picture.png").write_bytes(picture_file())
     (wanted,) = own_runs["pictures"].classify([tmp_path / "picture.png"])
-    assert page.locator(".verdict strong").inner_text() == wanted.label
-    page.locator("canvas.overlay").wait_for()
+    expect(page.locator(".verdict strong")).to_have_text(wanted.label)
+    expect(page.locator(".overlay-view > .hint")).to_contain_text("%")  # said once it is drawn
+    expect(page.get_by_label("Head")).to_be_visible()
     mean = pixels(page, "canvas.overlay")
     page.get_by_label("Layer").select_option("all")
-    assert pixels(page, "canvas.overlay") != mean
-    assert page.get_by_label("Head").is_hidden()
+    wait_for_other_pixels(page, "canvas.overlay", mean)
+    expect(page.get_by_label("Head")).to_be_hidden()
 
 
 def test_a_drawing_is_labelled_by_pointer_and_by_keys(room: Rooms) -> None:
     page = room("picture")
     canvas = page.locator("canvas.draw")
     empty = pixels(page, "canvas.draw")
-    box = canvas.bounding_box()
-    assert box is not None
     with page.expect_response("**/v1/classify"):
-        page.mouse.move(box["x"] + 50, box["y"] + 50)
+        canvas.hover(position={"x": 50, "y": 50})
         page.mouse.down()
-        page.mouse.move(box["x"] + 200, box["y"] + 120, steps=3)
+        canvas.hover(position={"x": 200, "y": 120})
         page.mouse.up()
     page.locator(".verdict strong").wait_for()
+    assert pixels(page, "canvas.draw") != empty
     page.get_by_role("button", name="Wipe").click()
-    assert pixels(page, "canvas.draw") == empty
-    assert page.locator(".verdict").is_hidden()
+    expect_value(lambda: pixels(page, "canvas.draw"), empty)
+    expect(page.locator(".verdict")).to_be_hidden()
     with page.expect_response("**/v1/classify"):
         for key in ("Space", "ArrowDown", "ArrowDown", "Space"):
             canvas.press(key)
-    assert pixels(page, "canvas.draw") != empty
+    wait_for_other_pixels(page, "canvas.draw", empty)
 
 
 def test_a_recording_that_is_chosen_is_written_down(room: Rooms, own_runs: dict[str, Any], tmp_path: Path) -> None:
@@ -155,11 +157,10 @@ def test_a_recording_that_is_chosen_is_written_down(room: Rooms, own_runs: dict[
     path = tmp_path / "talk.wav"
     path.write_bytes(sound_file())
     page.locator("#room-transcribe input[type=file]").set_input_files(path)
-    page.locator(".segments li, .faint").first.wait_for()
     (wanted,) = own_runs["ears"].transcribe([path])
     assert wanted.text
-    assert page.locator("[aria-label=Transcription] .text").inner_text().strip() == wanted.text.strip()
-    assert pixels(page, "canvas.waves") != blank(page)
+    expect(page.locator("[aria-label=Transcription] .text")).to_have_text(wanted.text)
+    wait_for_other_pixels(page, "canvas.waves", blank(page))
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save as srt").click()
     assert saved.value.suggested_filename == "talk.srt"
@@ -170,7 +171,8 @@ def test_a_recording_is_made_and_sent_as_a_wav(room: Rooms) -> None:
     page = room("transcribe")
     page.get_by_role("button", name="Record", exact=True).click()
     page.get_by_text("Recording …").wait_for()
-    page.wait_for_timeout(300)
+    page.wait_for_function("() => document.querySelector('meter').value > 0")  # something is heard
+    a_while(page)
     with page.expect_response("**/v1/audio/transcriptions") as answer:
         page.get_by_role("button", name="Stop and transcribe").click()
     assert answer.value.status == 200
@@ -186,7 +188,7 @@ def test_who_refuses_the_microphone_is_told_what_else_can_be_done(room: Rooms) -
     page = room("transcribe")
     page.get_by_role("button", name="Record", exact=True).click()
     page.get_by_text("choose a file instead").wait_for()
-    assert page.get_by_role("button", name="Record", exact=True).is_visible()
+    expect(page.get_by_role("button", name="Record", exact=True)).to_be_visible()
 
 
 def test_subtitles_are_those_of_the_command_line(room: Rooms) -> None:
@@ -203,15 +205,16 @@ def test_subtitles_are_those_of_the_command_line(room: Rooms) -> None:
 
 def test_a_table_is_forecast_and_drawn(room: Rooms, own_runs: dict[str, Any], tmp_path: Path) -> None:
     page = room("forecast")
-    assert f"3 sensors ({', '.join(SENSORS)})" in page.locator(".hint").first.inner_text()
+    expect(page.locator(".hint").first).to_contain_text(f"3 sensors ({', '.join(SENSORS)})")
     drop(page, "recent.csv", "text/csv", table_file())
     page.locator(".curves canvas").first.wait_for()
     (tmp_path / "recent.csv").write_bytes(table_file())
     wanted = own_runs["roads"].forecast(tmp_path / "recent.csv")
     page.locator("summary", has_text="The forecast as a table").click()
-    cells = [float(text) for text in page.locator(".numbers td").all_inner_texts()]
-    assert cells == pytest.approx(wanted.values.ravel(), rel=1e-3)
-    assert page.locator(".numbers tbody tr").count() == FORECAST_STEPS
+    cells = page.locator(".numbers td")
+    values = pytest.approx(wanted.values.ravel(), rel=1e-3)
+    expect_value(lambda: [float(text) for text in cells.all_inner_texts()], values)
+    expect(page.locator(".numbers tbody tr")).to_have_count(FORECAST_STEPS)
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save as CSV").click()
     assert Path(saved.value.path()).read_text(encoding="utf-8") == wanted.as_csv()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tests.browser import drawn, expect
 
 from zhuyi.visualize.web_page import read_asset, self_contained
 
@@ -44,7 +45,7 @@ def opened(page: "Page", tmp_path: Path) -> "Page":
 
 def draw(page: "Page", **options: Any) -> None:
     page.evaluate("options => chart.update(options)", options)
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    drawn(page)
 
 
 def inked(page: "Page") -> int:
@@ -98,15 +99,15 @@ def test_the_nearest_point(opened: "Page") -> None:
 
 
 def test_nothing_is_said_to_be_nothing(opened: "Page") -> None:
-    assert opened.locator(".plot").get_attribute("aria-label") == "Nothing to draw yet."
-    words = inked(opened)
-    assert words > 0
+    plot = opened.locator(".plot")
+    expect(plot).to_have_attribute("aria-label", "Nothing to draw yet.")
+    assert inked(opened) > 0
     draw(opened, empty="No forecast", series=[{"name": "a", "points": [[1, None], [2, None]]}])
-    assert opened.locator(".plot").get_attribute("aria-label") == "No forecast"
+    expect(plot).to_have_attribute("aria-label", "No forecast")
     draw(opened, series=[{"name": "a", "points": [[1, 2]]}])
-    assert "1 points, from 2 to 2" in (opened.locator(".plot").get_attribute("aria-label") or "")
+    expect(plot).to_have_attribute("aria-label", re.compile("1 points, from 2 to 2"))
     draw(opened, logY=True, series=[{"name": "a", "points": [[1, 0], [2, -1]]}])
-    assert opened.locator(".plot").get_attribute("aria-label") == "No forecast"
+    expect(plot).to_have_attribute("aria-label", "No forecast")
 
 
 def test_gaps_are_left_open_and_points_put_in_order(opened: "Page") -> None:
@@ -121,7 +122,7 @@ def test_gaps_are_left_open_and_points_put_in_order(opened: "Page") -> None:
     opened.keyboard.press("PageDown")
     for _ in range(20):
         opened.keyboard.press("ArrowRight")
-    assert plot.get_attribute("aria-valuetext") == "x 80, a 1"
+    expect(plot).to_have_attribute("aria-valuetext", "x 80, a 1")
 
 
 def test_ten_thousand_points_are_drawn_within_their_extremes(opened: "Page") -> None:
@@ -140,14 +141,15 @@ def test_ten_thousand_points_are_drawn_within_their_extremes(opened: "Page") -> 
     assert min(rows) < 40 and max(rows) > 200 and len(rows) > 200  # from the top to the bottom, and all between
     draw(opened, series=[{"name": name, "points": points} for name in "abc"])
     opened.locator(".plot").hover()
-    assert opened.locator(".read").is_visible() and opened.locator(".read div").count() == 3
+    expect(opened.locator(".read")).to_be_visible()
+    expect(opened.locator(".read div")).to_have_count(3)
 
 
 def test_a_legend_hides_and_a_table_tells(opened: "Page") -> None:
     series = [{"name": f"run {i}", "dashed": i % 2 == 1, "points": [[x, x + i] for x in range(500)]} for i in range(9)]
     draw(opened, series=series, xLabel="step", yLabel="loss")
     buttons = opened.locator(".legend button")
-    assert buttons.count() == 9
+    expect(buttons).to_have_count(9)
     looks = {
         json.dumps(look)
         for look in buttons.evaluate_all(
@@ -159,9 +161,10 @@ def test_a_legend_hides_and_a_table_tells(opened: "Page") -> None:
     buttons.nth(8).click()
     opened.wait_for_function("() => !document.querySelector('.plot').getAttribute('aria-label').includes('run 8')")
     opened.get_by_text("as a table").click()
-    assert opened.locator("thead th").all_inner_texts() == ["step", *(f"run {i}" for i in range(9))]
-    assert opened.locator("tbody tr").count() == 200 and "200 of 500 rows" in opened.locator(".rows").inner_text()
-    assert opened.locator("tbody tr").last.locator("th, td").all_inner_texts()[:2] == ["499", "499"]
+    expect(opened.locator("thead th")).to_have_text(["step", *(f"run {i}" for i in range(9))])
+    expect(opened.locator("tbody tr")).to_have_count(200)
+    expect(opened.locator(".rows")).to_contain_text("200 of 500 rows")
+    expect(opened.locator("tbody tr").last.locator("th, td")).to_have_text(["499", *(f"{499 + i}" for i in range(9))])
 
 
 def test_a_chart_fits_its_container_and_goes(opened: "Page") -> None:
@@ -173,7 +176,7 @@ def test_a_chart_fits_its_container_and_goes(opened: "Page") -> None:
             return Math.abs(canvas.clientWidth - plot.clientWidth) < 2; }"""
         )
     opened.evaluate("chart.destroy()")
-    assert opened.locator("#chart").inner_html() == ""
+    expect(opened.locator("#chart")).to_have_js_property("innerHTML", "")
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
