@@ -122,30 +122,36 @@ def test_clients_share_a_batch(use: Used) -> None:
 def test_a_long_text_is_read_between_the_steps_of_others(
     use: Used, translator: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long reading takes, here a step for each line, whoever comes meanwhile is answered before its end."""
+    """However long reading takes, here a turn for each line, whoever comes meanwhile is read before its end."""
     monkeypatch.setattr("zhuyi.serving.work.READ_SECONDS", 0.0)
     long = "\n".join(source for source, _ in number_pairs(400, digits=(9,), seed=9))
-    read: list[int] = []
+    read: list[str] = []
+    another_came = threading.Event()
     plan = TextSearch.plan
 
     def noted(self: TextSearch, text: str, glossary: Glossary | None = None) -> Iterator[Any]:
         for part in plan(self, text, glossary):
-            read.append(len(text))
+            read.append(text)
+            assert another_came.wait(60)
             yield part
 
     monkeypatch.setattr(TextSearch, "plan", noted)
 
     async def clients(engine: Engine) -> list[Translation]:
         run = engine.run("zh-en")
-        task = asyncio.ensure_future(engine.translate(run, [long], TranslateOptions(beam=1)))
+        tasks = [asyncio.ensure_future(engine.translate(run, [long], TranslateOptions(beam=1)))]
         await settled(lambda: bool(read))
-        found = await engine.translate(run, TEXTS[:1], TranslateOptions(beam=1))
-        assert read.count(len(long)) < 799  # its lines, and the breaks between them
-        task.cancel()
+        tasks.append(asyncio.ensure_future(engine.translate(run, TEXTS[:1], TranslateOptions(beam=1))))
+        await asyncio.sleep(0)
+        another_came.set()
+        found = await tasks[1]
+        assert 0 < read.index(TEXTS[0]) < 10
+        tasks[0].cancel()
         await settled(lambda: not engine.in_system)
         return found
 
-    assert same(use(clients)[0], translator.translate(TEXTS[:1], beam=1)[0])
+    found = use(clients, batch_wait_seconds=0.0)
+    assert same(found[0], translator.translate(TEXTS[:1], beam=1)[0])
 
 
 def test_chunks_are_those_of_the_generator(use: Used, writer: TextGenerator) -> None:

@@ -154,6 +154,35 @@ def test_a_text_does_not_depend_on_its_batch(model, tokenizer):
     assert search.rows == 0
 
 
+def test_marks_are_put_in_one_translation_a_step(model, tokenizer, monkeypatch):
+    """Each may take as long as a step of all others; who leaves meanwhile takes them along."""
+    text = " ".join(
+        f"She <b>doesn't</b> smoke {word}. Bob <i>paid</i> {word}!" for word in ("a", "lot", "very", "much")
+    )
+    decode = DecodeConfig(beam=2, placeholders=True, longest_sentence=16)
+    (whole,) = translate(model, tokenizer, [text], longest_sentence=16, n_best=2)
+    search = TextSearch(model, tokenizer, tokenizer, decode, n_best=2)
+    write, placed = TextSearch._write, list[str]()
+
+    def noted(self, sentence, hypothesis):
+        placed.extend([hypothesis.tokens] * bool(sentence.demands and sentence.demands.marks))
+        return write(self, sentence, hypothesis)
+
+    monkeypatch.setattr(TextSearch, "_write", noted)
+    search.admit("stays", text)
+    search.admit("leaves", text + " He smokes <b>a</b> lot.")
+    found, counts = {}, []
+    while search.active:
+        found |= dict(search.advance())
+        counts.append(len(placed))
+        placed.clear()
+        if counts.count(1) == 3:
+            search.drop(["leaves"])
+    assert found == {"stays": whole}
+    assert max(counts) == 1 and sum(counts) >= 8
+    assert not search._wanted and not search._marked
+
+
 def test_who_leaves_takes_its_terms_along(model, tokenizer):
     search = TextSearch(model, tokenizer, tokenizer, DecodeConfig(beam=2, placeholders=True))
     search.admit("a", "Hello {name}!")

@@ -2,7 +2,8 @@
 
 import sys
 import zlib
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Any, Protocol
@@ -86,6 +87,16 @@ class _Text:
     plan: Plan
     different: int
     found: dict[Sentence, tuple[Hypothesis, ...]] = field(default_factory=dict)
+    written: dict[tuple[Sentence, Hypothesis], str] = field(default_factory=dict)
+
+
+@dataclass
+class _Marked:
+    """A sentence that is found, whose marks are still to be put in its translations."""
+
+    sentence: Sentence
+    hypotheses: tuple[Hypothesis, ...]
+    written: dict[tuple[Sentence, Hypothesis], str] = field(default_factory=dict)
 
 
 class TextSearch:
@@ -161,6 +172,7 @@ class TextSearch:
         self._in_flight: dict[int, Sentence] = {}
         self._ids: dict[Sentence, int] = {}  # of those in flight
         self._tokens = 0  # of those in flight
+        self._marked: deque[_Marked] = deque()
         self._done: list[Hashable] = []
 
     @property
@@ -202,12 +214,13 @@ class TextSearch:
         return len(sentences)
 
     def advance(self) -> list[tuple[Hashable, Translation]]:
-        """Write one token of every sentence in flight; the texts that are translated now."""
+        """Write one token of every sentence in flight, or one's marks; the texts that are translated now."""
         if requests := self._admissible():
             self._search.admit([request for request in requests if request.terms is None])
             self._term_search.admit([request for request in requests if request.terms is not None])
         for event in (*self._search.advance(), *self._term_search.advance()):
             self._note(event)
+        self._write_marked()
         return self._take_done()
 
     def finish(self) -> Iterator[tuple[Hashable, Translation]]:
@@ -221,6 +234,8 @@ class TextSearch:
         for lanes, of_lanes in ((self._lanes, plain), (self._term_lanes, with_terms)):
             for event in run_in_lanes(lanes, of_lanes, max_rows=self._max_rows):
                 self._note(event)
+        while self._marked:
+            self._write_marked()
         yield from self._take_done()
 
     def drop(self, keys: Collection[Hashable]) -> None:
@@ -238,6 +253,7 @@ class TextSearch:
                         self._land(gone[-1])
         self._search.drop(gone)
         self._term_search.drop(gone)
+        self._marked = deque(each for each in self._marked if each.sentence in self._wanted)
         self._done = [key for key in self._done if key in self._texts]
 
     def plan(self, text: str, glossary: Glossary | None = None) -> Iterator[str | Sentence]:
@@ -323,13 +339,37 @@ class TextSearch:
         return sentence
 
     def _note(self, event: Event) -> None:
-        """Give what is found to all texts that want it."""
         if event.hypotheses is None:
             return
         sentence = self._land(event.id)
-        for key in self._wanted.pop(sentence):
+        if sentence.demands and sentence.demands.marks:
+            self._marked.append(_Marked(sentence, event.hypotheses))
+        else:
+            self._give(sentence, event.hypotheses, {})
+
+    def _write_marked(self) -> None:
+        """Write one translation with its marks: to find their places takes as long as a step of many rows."""
+        if not self._marked:
+            return
+        marked = self._marked[0]
+        left = [each for each in marked.hypotheses[: self._n_best] if (marked.sentence, each) not in marked.written]
+        for hypothesis in left[:1]:
+            marked.written[marked.sentence, hypothesis] = self._write(marked.sentence, hypothesis)
+        if len(left) <= 1:
+            self._marked.popleft()
+            self._give(marked.sentence, marked.hypotheses, marked.written)
+
+    def _give(
+        self,
+        sentence: Sentence,
+        hypotheses: tuple[Hypothesis, ...],
+        written: Mapping[tuple[Sentence, Hypothesis], str],
+    ) -> None:
+        """Give what is found to all texts that want it."""
+        for key in self._wanted.pop(sentence, ()):  # who left and came again had it searched for twice
             text = self._texts[key]
-            text.found[sentence] = event.hypotheses
+            text.found[sentence] = hypotheses
+            text.written.update(written)
             if len(text.found) == text.different:
                 self._done.append(key)
 
@@ -339,8 +379,13 @@ class TextSearch:
     def _take_done(self) -> list[tuple[Hashable, Translation]]:
         done, self._done = self._done, []
         texts = [(key, self._texts.pop(key)) for key in done]
-        tokenizer = self._target_tokenizer
-        return [(key, assemble(text.plan, text.found, tokenizer, self._n_best, self._write)) for key, text in texts]
+        return [(key, self._assembled(text)) for key, text in texts]
+
+    def _assembled(self, text: _Text) -> Translation:
+        def write(sentence: Sentence, hypothesis: Hypothesis) -> str:
+            return text.written.get((sentence, hypothesis)) or self._write(sentence, hypothesis)
+
+        return assemble(text.plan, text.found, self._target_tokenizer, self._n_best, write)
 
     def _write(self, sentence: Sentence, hypothesis: Hypothesis) -> str:
         """The text of a sentence's translation, with all that it must hold."""
