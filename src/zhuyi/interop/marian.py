@@ -14,6 +14,7 @@ from zhuyi.data.tokenizers import Signs, Tokenizer
 from zhuyi.errors import InputError
 from zhuyi.interop.published_folder import GENERATION, Imported, Keys, PublishedFolder, decode_values, length_notes
 from zhuyi.interop.sentencepiece_model import read_sentencepiece, unigram_tokenizer
+from zhuyi.models.published import parts, refuse_rest, take
 from zhuyi.models.transformer import TransformerConfig
 from zhuyi.nn.positions import sinusoidal
 
@@ -86,9 +87,7 @@ def to_published(
     for name, weight in weights.items():
         if name.endswith("_positions.table"):
             continue
-        names = published_names(name, config)
-        ordered = _reordered(name, weight, order)
-        found |= {key: part.contiguous() for key, part in zip(names, ordered.chunk(len(names)), strict=True)}
+        found |= parts(_reordered(name, weight, order), published_names(name, config))
     found["final_logits_bias"] = found["final_logits_bias"].view(1, -1)
     return found
 
@@ -99,7 +98,8 @@ def from_published(
     """A Marian's weights under our names.
 
     Args:   wanted: our names of all weights of the model that they are for.
-    Raises: InputError: one is missing, or there is one that the model has no place for.
+    Raises: ValueError: one is not in the checkpoint, or the checkpoint has one that the model lacks.
+            InputError: its positions or its tied tables are not as Marian has them.
     """
     left = dict(weights)
     _check_positions(config, left, origin)
@@ -107,13 +107,9 @@ def from_published(
     order = torch.argsort(hidden_order(config.d_model))
     found = {}
     for name in wanted:
-        theirs = published_names(name, config)
-        if missing := [part for part in theirs if part not in left]:
-            raise InputError(f"{origin}: there is no weight {missing[0]}, which is {name} here")
-        rows = torch.cat([left.pop(part) for part in theirs])
+        rows = take(left, published_names(name, config), name)
         found[name] = rows.flatten() if name == "output_projection.bias" else _reordered(name, rows, order)
-    if left:
-        raise InputError(f"{origin}: the weight {min(left)} has no place in the model; it cannot be imported")
+    refuse_rest(left)
     return found
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from zhuyi.models.published import drop_copy, parts, refuse_rest, take
 from zhuyi.nn.activations import ACTIVATIONS, Activation
 from zhuyi.nn.blocks import EncoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
@@ -342,17 +343,11 @@ def from_published(weights: Mapping[str, Tensor], wanted: Iterable[str], family:
     # In this order the word head's bias that is read wins over the one that repeats it.
     left = {_current_name(name, family): weights[name] for name in sorted(weights)}
     left.pop("embeddings.position_ids", None)  # 0, 1, 2, ...: older files have them
-    found = {}
-    for name in wanted:
-        theirs = published_names(name, family)
-        if missing := [part for part in theirs if part not in left]:
-            raise ValueError(f"the checkpoint has no {missing[0]}, which is {name} here")
-        found[name] = torch.cat([left.pop(part) for part in theirs])
-    (again,) = published_names("masked_word_head.output_projection.weight", family)
-    if again in left and "masked_word_head.bias" in found and torch.equal(left[again], found["token_embedding.weight"]):
-        del left[again]  # a tied table, written twice
-    if left:
-        raise ValueError(f"the checkpoint has {min(left)}, for which the model has no place")
+    found = {name: take(left, published_names(name, family), name) for name in wanted}
+    if "masked_word_head.bias" in found:
+        (again,) = published_names("masked_word_head.output_projection.weight", family)
+        drop_copy(left, again, found["token_embedding.weight"])
+    refuse_rest(left)
     return found
 
 
@@ -360,12 +355,10 @@ def to_published(weights: Mapping[str, Tensor], family: str) -> dict[str, Tensor
     """Our weights under a checkpoint's names, the body's with their prefix where there is a head beside it."""
     names = PUBLISHED_NAMES[family]
     prefix = names.prefix if any(name.startswith(tuple(names.heads)) for name in weights) else ""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        theirs = published_names(name, family)
         before = "" if name.startswith(tuple(names.heads)) else prefix
-        for part, rows in zip(theirs, weight.chunk(len(theirs)), strict=True):
-            found[before + part] = rows.contiguous()
+        found |= parts(weight, [before + part for part in published_names(name, family)])
     if family == "bert" and "masked_word_head.bias" in weights:
         # One number under two names: where the table is not tied, transformers reads this one.
         found["cls.predictions.decoder.bias"] = weights["masked_word_head.bias"].clone()

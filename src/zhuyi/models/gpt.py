@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zhuyi.models.published import drop_copy, refuse_rest, take
 from zhuyi.nn.activations import Activation
 from zhuyi.nn.blocks import DecoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
@@ -232,14 +233,10 @@ def from_published(weights: Mapping[str, Tensor], wanted: Iterable[str]) -> dict
     found = {}
     for name in wanted:
         theirs = published_name(name)
-        if theirs not in left:
-            raise ValueError(f"the checkpoint has no {theirs}, which is {name} here")
-        weight = left.pop(theirs)
+        weight = take(left, (theirs,), name)
         found[name] = weight.T.contiguous() if theirs.endswith(TRANSPOSED) else weight
-    if "lm_head.weight" in left and torch.equal(left["lm_head.weight"], found["token_embedding.weight"]):
-        del left["lm_head.weight"]  # a tied table, written twice
-    if left:
-        raise ValueError(f"the checkpoint has {min(left)}, for which the model has no place")
+    drop_copy(left, "lm_head.weight", found["token_embedding.weight"])
+    refuse_rest(left)
     return found
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhuyi.models.published import drop_copy, parts, refuse_rest, take
 from zhuyi.nn.activations import Activation
 from zhuyi.nn.attention import CrossAttention, SelfAttention
 from zhuyi.nn.blocks import DecoderLayer, EncoderLayer, LayerConfig
@@ -370,25 +371,16 @@ def from_published(weights: Mapping[str, Tensor], wanted: Iterable[str], *, gate
     """
     left = dict(weights)
     left.pop(_UNUSED, None)
-    found = {}
-    for name in wanted:
-        theirs = published_names(name, gated=gated)
-        if missing := [part for part in theirs if part not in left]:
-            raise ValueError(f"the checkpoint has no {missing[0]}, which is {name} here")
-        found[name] = torch.cat([left.pop(part) for part in theirs])
+    found = {name: take(left, published_names(name, gated=gated), name) for name in wanted}
     for name in (*_REPEATED, "lm_head.weight"):
-        if name in left and torch.equal(left[name], found["embedding.weight"]):
-            del left[name]  # a tied table, written again
-    if left:
-        raise ValueError(f"the checkpoint has {min(left)}, for which the model has no place")
+        drop_copy(left, name, found["embedding.weight"])
+    refuse_rest(left)
     return found
 
 
 def to_published(weights: Mapping[str, Tensor], *, gated: bool) -> dict[str, Tensor]:
     """Our weights under a checkpoint's names."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        theirs = published_names(name, gated=gated)
-        for part, rows in zip(theirs, weight.chunk(len(theirs)), strict=True):
-            found[part] = rows.contiguous()
+        found |= parts(weight, published_names(name, gated=gated))
     return found

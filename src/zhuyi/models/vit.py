@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhuyi.models.published import parts, refuse_rest, take
 from zhuyi.nn.activations import ACTIVATIONS, Activation
 from zhuyi.nn.blocks import EncoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
@@ -291,12 +292,8 @@ def from_published(weights: Mapping[str, Tensor], wanted: Iterable[str], config:
         if name.endswith("w_qkv.bias") and not any(part in left for part in theirs):
             found[name] = torch.zeros(3 * config.d_model)
             continue
-        if missing := [part for part in theirs if part not in left]:
-            raise ValueError(f"the checkpoint has no {missing[0]}, which is {name} here")
-        weight = torch.cat([left.pop(part) for part in theirs])
-        found[name] = _as_ours(name, weight)
-    if left:
-        raise ValueError(f"the checkpoint has {min(left)}, for which the model has no place")
+        found[name] = _as_ours(name, take(left, theirs, name))
+    refuse_rest(left)
     return found
 
 
@@ -315,7 +312,7 @@ def to_published(weights: Mapping[str, Tensor], config: VitConfig, family: str) 
     Args: family: `vit` or `deit`, the prefix of the body's names where there is a head beside it.
     """
     size = config.patch_size
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if name in ("class_token", "distillation_token"):
             weight = weight[None, None]
@@ -325,7 +322,5 @@ def to_published(weights: Mapping[str, Tensor], config: VitConfig, family: str) 
             weight = weight.unflatten(1, (config.num_channels, size, size))
         is_head = name.startswith(("classifier", "distillation_classifier"))
         prefix = f"{family}." if config.num_labels and not is_head else ""
-        theirs = published_names(name, config)
-        for part, rows in zip(theirs, weight.chunk(len(theirs)), strict=True):
-            found[prefix + part] = rows.contiguous()
+        found |= parts(weight, [prefix + part for part in published_names(name, config)])
     return found

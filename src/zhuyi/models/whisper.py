@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhuyi.models.published import drop_copy, parts, refuse_rest, take
 from zhuyi.nn.activations import Activation
 from zhuyi.nn.blocks import DecoderLayer, EncoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
@@ -300,16 +301,9 @@ def from_published(weights: Mapping[str, Tensor], wanted: Iterable[str]) -> dict
     Raises: ValueError: one is not in the checkpoint, or the checkpoint has one that the model lacks.
     """
     left = {name: weight for name, weight in weights.items() if name != POSITIONS}
-    found = {}
-    for name in wanted:
-        theirs = published_names(name)
-        if missing := [part for part in theirs if part not in left]:
-            raise ValueError(f"the checkpoint has no {missing[0]}, which is {name} here")
-        found[name] = torch.cat([left.pop(part) for part in theirs])
-    if "proj_out.weight" in left and torch.equal(left["proj_out.weight"], found["token_embedding.weight"]):
-        del left["proj_out.weight"]  # a tied table, written again
-    if left:
-        raise ValueError(f"the checkpoint has {min(left)}, for which the model has no place")
+    found = {name: take(left, published_names(name), name) for name in wanted}
+    drop_copy(left, "proj_out.weight", found["token_embedding.weight"])
+    refuse_rest(left)
     return found
 
 
@@ -317,7 +311,5 @@ def to_published(weights: Mapping[str, Tensor], positions: Tensor) -> dict[str, 
     """Our weights under a checkpoint's names, with the encoder's positions, which it stores."""
     found = {POSITIONS: positions}
     for name, weight in weights.items():
-        theirs = published_names(name)
-        for part, rows in zip(theirs, weight.chunk(len(theirs)), strict=True):
-            found[part] = rows.contiguous()
+        found |= parts(weight, published_names(name))
     return found
