@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zhuyi.nn.maps import Maps
 from zhuyi.tasks.pair_data import PairBatch
-from zhuyi.tasks.text_search import TextToTextModel
+from zhuyi.tasks.text_to_text_model import TextToTextModel
 
 WANTED_TOKENS = 14  # enough to see an alignment in, few enough to read
 MOST_ROWS, MOST_COLUMNS = 48, 96

@@ -1,14 +1,12 @@
 """Lines with things to keep or terms to write, cut into sentences that a model can read, with what each demands."""
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from zhuyi.data.normalization import split_clauses, split_sentences
 from zhuyi.data.tokenizers import Tokenizer
@@ -20,9 +18,7 @@ from zhuyi.tasks.placeholders import Kept, find_kept, may_keep
 from zhuyi.tasks.stand_ins import StandIn, choose_stand_ins
 from zhuyi.tasks.terms import joins, make_term
 from zhuyi.tasks.text_parts import cut_with_text
-
-if TYPE_CHECKING:
-    from zhuyi.tasks.text_search import TextToTextModel  # which needs this module
+from zhuyi.tasks.text_to_text_model import TextToTextModel
 
 _WORD = re.compile(r"\S*+\s*+")
 _TAG_NAME = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]*)")

@@ -1,9 +1,6 @@
 """How likely a model finds given tokens, and from which words of the source it has them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,9 +8,7 @@ from torch import Tensor
 
 from zhuyi.data.batches import pad
 from zhuyi.tasks.tag_placement import Link
-
-if TYPE_CHECKING:
-    from zhuyi.tasks.text_search import TextToTextModel  # which needs this module
+from zhuyi.tasks.text_to_text_model import TextToTextModel
 
 _MOST_STEPS = 1 << 9  # rows times tokens: with a large vocabulary of 65,536 their logits take 128 MB
 _MOST_OMISSIONS = 96

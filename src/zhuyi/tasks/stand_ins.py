@@ -1,18 +1,13 @@
 """Words that a model knows how to translate, to stand in a text for what it does not know."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Term
 from zhuyi.tasks.likelihood import target_log_probs
 from zhuyi.tasks.terms import make_term
-
-if TYPE_CHECKING:
-    from zhuyi.tasks.text_search import TextToTextModel  # which needs this module
+from zhuyi.tasks.text_to_text_model import TextToTextModel
 
 NAMES = ("Tom", "Mary", "John", "Bob", "Anna", "Paul", "汤姆", "玛丽", "约翰", "鲍勃", "安娜", "保罗")
 NUMBERS = ("42", "93", "47", "25", "36", "58", "71", "64")

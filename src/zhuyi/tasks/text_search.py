@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zhuyi.data.batches import pad
 from zhuyi.data.special_tokens import BOS_ID
@@ -36,8 +36,6 @@ from zhuyi.decoding import (
 )
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
-from zhuyi.nn.embeddings import OutputProjection
-from zhuyi.nn.maps import Maps
 from zhuyi.tasks.demands import Range, token_ranges
 from zhuyi.tasks.forms import Forms, Sentence
 from zhuyi.tasks.glossary import Glossary
@@ -46,35 +44,10 @@ from zhuyi.tasks.likelihood import links
 from zhuyi.tasks.tag_placement import Link
 from zhuyi.tasks.terms import word_borders
 from zhuyi.tasks.text_parts import Plan, Translation, assemble, cut_line, plan_text
+from zhuyi.tasks.text_to_text_model import TextToTextModel
 
 # A search for terms begins each of them in many places at once.
 TERM_ROWS = 16
-
-
-class TextToTextModel(Protocol):
-    """What translation asks of a model: the contracts of an encoder-decoder and of a decoder."""
-
-    output_projection: OutputProjection
-
-    @property
-    def max_len(self) -> int: ...
-
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-
-    def decoder_states(
-        self,
-        src: Tensor,
-        tgt: Tensor,
-        src_mask: Tensor | None = None,
-        tgt_mask: Tensor | None = None,
-        maps: Maps | None = None,
-    ) -> Tensor: ...
-
-    def encode(self, src: Tensor, src_mask: Tensor | None = None) -> Any: ...
-
-    def start(self, memory: Any, prefix: Tensor, prefix_mask: Tensor | None = None) -> Any: ...
-
-    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]: ...
 
 
 @dataclass

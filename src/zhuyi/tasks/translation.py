@@ -22,7 +22,8 @@ from zhuyi.tasks.pair_data import (
     prepare_pair_data,
 )
 from zhuyi.tasks.text_parts import Translation
-from zhuyi.tasks.text_search import TextToTextModel, translate_texts
+from zhuyi.tasks.text_search import translate_texts
+from zhuyi.tasks.text_to_text_model import TextToTextModel
 
 
 class TranslationTask:
