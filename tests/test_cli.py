@@ -328,6 +328,7 @@ def test_help_and_version(printed: Here) -> None:
         assert re.search(rf"^\W*{verb} ", text, re.MULTILINE)
     assert printed("--version") == package.__version__ + "\n"
     assert printed() == text and "Usage: zhuyi " in text
+    assert "..." not in text.partition("Commands:")[2]  # what each verb does is said whole
 
 
 # Wrong input: one line, status 2

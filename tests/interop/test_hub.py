@@ -16,6 +16,10 @@ class Missing(OSError):
     pass
 
 
+class Unreachable(OSError):
+    pass
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What was asked for, and what there is."""
@@ -26,13 +30,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         state["asked"].append((name, allow_patterns))
         if name == "nobody/nothing":
             raise Missing("404\nnot found")
+        if name == "far/away":
+            raise Unreachable("Got: ConnectError. An error happened while " + "trying " * 50)
         for file in state["files"]:
             if any(Path(file).match(pattern) for pattern in allow_patterns):
                 (tmp_path / file).write_text("{}")
         return str(tmp_path)
 
     module.snapshot_download = snapshot_download  # type: ignore[attr-defined]
-    errors.HfHubHTTPError, errors.LocalEntryNotFoundError = Missing, Missing  # type: ignore[attr-defined]
+    errors.HfHubHTTPError, errors.LocalEntryNotFoundError = Missing, Unreachable  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
     return state
@@ -57,6 +63,11 @@ def test_pickled_weights_only_where_there_are_no_others(hub: dict[str, Any], tmp
 def test_a_name_that_nobody_has(hub: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="nobody/nothing: no such folder, and the hub does not give it: 404 not found"):
         fetch("nobody/nothing")
+
+
+def test_a_hub_that_cannot_be_reached(hub: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^far/away: no such folder, and the hub cannot be reached [\w ]+$"):
+        fetch("far/away")
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ def import_(
     ],
     out: Annotated[Path, typer.Option(help="The run's folder; a new one.")],
 ) -> None:
-    """Take a published model over as a run, and compare the two where transformers is installed."""
+    """Take a published model over as a run. The two are compared where transformers is installed."""
     from zhuyi.interop import import_run
 
     say(str(import_run(source, no_stream(out, "--out", "a run is a folder"))))
@@ -30,7 +30,7 @@ def export(
     to: Annotated[str, typer.Option(help="hf (Hugging Face transformers), ctranslate2, or onnx (encoders and GPTs).")],
     out: Annotated[Path, typer.Option(help="The folder to write; a new one.")],
 ) -> None:
-    """Write a run as a model folder of another library; its README says how to use it and what is not carried."""
+    """Write a run as a model folder of another library. Its README says how to use it and what is not carried."""
     from zhuyi.interop import export as write_folder
 
     say(str(write_folder(run, to, no_stream(out, "--out", "a model folder is written"))))
@@ -47,7 +47,7 @@ def info(
 
 
 def doctor(json_: Json = False) -> None:
-    """Print what this machine supports, what would be chosen on it, and its measured limits."""
+    """Print what this machine supports. Also what would be chosen on it, and its measured limits."""
     from zhuyi.doctor import examine
 
     facts = examine()

@@ -47,7 +47,7 @@ def attention(
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Draw where every word looks, or what of a picture is looked at, or say it in numbers."""
+    """Draw where a model looks, or say it in numbers. Every word, or what of a picture is looked at."""
     from zhuyi.predict import load
     from zhuyi.visualize.view import View
 

@@ -21,7 +21,7 @@ def forecast(
     begin: Begin = "",
     start: Start = "",
 ) -> None:
-    """Forecast what sensors will measure from what they measured of late."""
+    """Forecast what sensors will measure. From what they measured of late, in a table."""
     from zhuyi.predict import load
     from zhuyi.visualize import plot_forecast
 
@@ -57,7 +57,7 @@ def transcribe(
     ] = None,
     precision: Precision = None,
 ) -> None:
-    """Write down what is said in recordings of any length; silence and noise have no text."""
+    """Write down what is said in recordings of any length. Silence and noise have no text."""
     from zhuyi.predict import load
     from zhuyi.writing import write_transcriptions
 

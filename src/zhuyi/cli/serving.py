@@ -54,7 +54,7 @@ def serve(
         float, typer.Option(min=0, help="For running requests, when the server is to end.")
     ] = 30.0,
 ) -> None:
-    """Serve runs over HTTP, and a page to use them; SIGTERM or Ctrl-C ends it once running requests are done."""
+    """Serve runs over HTTP, and a page to use them. SIGTERM or Ctrl-C ends it once running requests are done."""
     from zhuyi.serving.settings import MEBIBYTE, ServeSettings
 
     if make_key:

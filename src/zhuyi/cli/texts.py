@@ -76,7 +76,7 @@ def translate(
         str | None, typer.Option(help="With --engine ray: HOST:PORT of a running Ray; otherwise one starts here.")
     ] = None,
 ) -> None:
-    """Translate texts, a file or a pipe: as many lines come out as go in, in order.
+    """Translate texts, a file or a pipe. As many lines come out as go in, in order.
 
     With --workers or --engine ray finished parts are kept in OUTPUT.shards, and after a crash the same command goes on.
     """
@@ -158,7 +158,7 @@ def generate(
         bool, typer.Option("--jsonl", help="One JSON object a line: prompt, text, tokens, log_prob, flags.")
     ] = False,
 ) -> None:
-    """Continue texts: a single one appears as it is written."""
+    """Continue texts. A single one appears as it is written."""
     from zhuyi.data.pairs import STANDARD_INPUT, read_lines
     from zhuyi.predict import load
     from zhuyi.writing import write_texts
@@ -191,7 +191,7 @@ def chat(
     seed: DrawSeed = 1,
     precision: Precision = None,
 ) -> None:
-    """Talk with a run that was trained on questions and answers: a line in, an answer out."""
+    """Talk with a run that was trained on questions and answers. A line in, an answer out."""
     from zhuyi.data.pairs import STANDARD_INPUT, read_lines
     from zhuyi.predict import load
     from zhuyi.writing import converse
@@ -217,7 +217,7 @@ def fill(
     precision: Precision = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a gap: text, gap, candidates.")] = False,
 ) -> None:
-    """Fill the gaps of texts: the likeliest words, their probabilities, and the texts with them."""
+    """Fill the gaps of texts. The likeliest words, their probabilities, and the texts with them."""
     from zhuyi.predict import load
     from zhuyi.writing import write_fillings
 
@@ -237,7 +237,7 @@ def classify(
         bool, typer.Option("--jsonl", help="One JSON object a line: label, probability, probabilities, flags.")
     ] = False,
 ) -> None:
-    """Label texts or pictures: a line of label and probability for each, of a picture behind its file."""
+    """Label texts or pictures. A line of label and probability for each, of a picture behind its file."""
     from zhuyi.predict import load
     from zhuyi.streams import label_lines
 
@@ -262,7 +262,7 @@ def embed(
     ] = None,
     precision: Precision = None,
 ) -> None:
-    """Turn each text into a vector of length 1, the mean over its tokens: alike texts point alike."""
+    """Turn each text into a vector of length 1. It is the mean over its tokens: alike texts point alike."""
     from zhuyi.predict import load
     from zhuyi.streams import embed_lines
 

@@ -91,7 +91,7 @@ def evaluate(
     start: Start = "",
     json_: Json = False,
 ) -> None:
-    """Score a run; of a translation run: BLEU with its signature, chrF, speed."""
+    """Score a run. Of a translation run: BLEU with its signature, chrF, speed."""
     from zhuyi.evaluation import Wanted, evaluate_run
     from zhuyi.predict import load
 
@@ -116,7 +116,7 @@ def score(
     prefix: Prefix = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object a line.")] = False,
 ) -> None:
-    """How likely the model finds each given translation: log-probability and perplexity, a line a pair."""
+    """Tell how likely the model finds given translations. Log-probability and perplexity, a line a pair."""
     from zhuyi.evaluation import score_lines
     from zhuyi.predict import load
 

@@ -18,7 +18,7 @@ def watch(
         Path | None, typer.Option(help="Write one HTML file that opens offline, in place of serving.")
     ] = None,
 ) -> None:
-    """Follow trainings on a page: curves, what the models write, where they look."""
+    """Follow trainings on a page. Curves, what the models write, where they look."""
     from zhuyi.serving.watched_runs import Watch, write_watch_page
 
     watched = Watch(runs)

@@ -29,7 +29,9 @@ def fetch(source: str | Path) -> Path:
         path = Path(snapshot_download(str(source), allow_patterns=[*FILES, *WEIGHTS]))
         if not any(path.glob("*.safetensors")):
             path = Path(snapshot_download(str(source), allow_patterns=[*FILES, *PICKLED]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except LocalEntryNotFoundError:  # said at length, of which nothing but this helps
+        raise InputError(f"{source}: no such folder, and the hub cannot be reached to look for that name") from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{source}: no such folder, and the hub does not give it: {reason}") from None
     return path
