@@ -135,7 +135,7 @@ def test_the_page_speaks_chinese_and_remembers_it(room: Rooms) -> None:
 
 
 def test_a_busy_server_is_asked_again(room: Rooms, complaints: Complaints) -> None:
-    complaints.meant.append("429")
+    complaints.meant.append("status of 429")
     page = room("translate")
     refused: list[str] = []
 
@@ -154,7 +154,7 @@ def test_a_busy_server_is_asked_again(room: Rooms, complaints: Complaints) -> No
 
 
 def test_a_key_is_asked_for_and_kept_for_this_tab(room: Rooms, complaints: Complaints) -> None:
-    complaints.meant.append("401")
+    complaints.meant.append("status of 401")
 
     def answer(route: "Route") -> None:
         if route.request.headers.get("authorization") == "Bearer right":
@@ -178,7 +178,7 @@ def test_a_key_is_asked_for_and_kept_for_this_tab(room: Rooms, complaints: Compl
 
 
 def test_refusals_are_told_in_the_readers_language(room: Rooms, complaints: Complaints) -> None:
-    complaints.meant += ["400", "ERR_FAILED"]
+    complaints.meant += ["status of 400", "ERR_FAILED"]
     page = room("label")
     page.route("**/v1/classify", lambda route: route.fulfill(status=400, json={"error": {"message": "<b>too odd</b>"}}))
     page.get_by_label("Texts, one a line").fill("三")
