@@ -138,3 +138,18 @@ def test_who_took_the_wrong_direction_is_told_once(
     told = []
     translated_windows(translator, monkeypatch, warn=told.append, texts=["Hello"])
     assert told == ["the text has no Chinese characters, and this model reads zh"]
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal that is none")
+def test_who_types_is_told_how(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, "一\n".encode() + b"\x04")
+    with os.fdopen(terminal, "rb", buffering=0) as file:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file, fileno=file.fileno))
+        assert translated_windows(translator, monkeypatch) == [["一"]]
+        assert capsys.readouterr().err == "a text a line; Ctrl-D ends\n"
+        translated_windows(translator, monkeypatch, texts=["一"])
+        assert capsys.readouterr().err == ""
+    os.close(keyboard)

@@ -85,7 +85,10 @@ def answer_lines(
     Raises: InputError: texts and an input file were both given, or a file cannot be read or written.
     """
     lines, total = _lines_of(texts, input_path, output_path)
-    cut = windows if texts or _is_file(str(input_path or STANDARD_INPUT)) else windows_as_they_come
+    source = str(input_path or STANDARD_INPUT)
+    cut = windows if texts or _is_file(source) else windows_as_they_come
+    if not texts and source == STANDARD_INPUT and _is_terminal():
+        print("a text a line; Ctrl-D ends", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         if output_path:
             path = stack.enter_context(replacing(output_path))
@@ -206,6 +209,14 @@ def _is_file(source: str) -> bool:
     except OSError:  # a standard input that the system knows nothing of; for a missing file reading says so
         return False
     return stat.S_ISREG(status.st_mode)
+
+
+def _is_terminal() -> bool:
+    """Whether somebody types what standard input brings."""
+    try:
+        return os.isatty(sys.stdin.fileno())
+    except OSError:
+        return False
 
 
 def output_line(translation: Translation, as_json: bool, n_best: int) -> str:

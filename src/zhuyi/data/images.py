@@ -83,8 +83,9 @@ def list_pictures(sources: Sequence[str], labels: Sequence[str], report: Cleanin
         elif "," in source:
             found += _in_idx(source, labels)
         else:
+            what = "" if Path(source).exists() else "there is no such folder; "
             raise InputError(
-                f"{source}: expected a folder with a sub-folder a class, IMAGES,LABELS in the idx form, or a .npz"
+                f"{source}: {what}expected a folder with a sub-folder a class, IMAGES,LABELS in the idx form, or a .npz"
             )
     if not found:
         raise InputError(f"no picture in {' '.join(sources)}: {report.summary()}")
