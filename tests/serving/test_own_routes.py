@@ -17,6 +17,7 @@ from tests.serving.tiny_runs import FORECAST_STEPS, HISTORY_STEPS, SENSORS, STEP
 
 import zhuyi
 from zhuyi.decoding import Sampling
+from zhuyi.serving.html_text import join, stretches
 
 TEXT = "三五。"
 
@@ -102,6 +103,27 @@ def test_alignment(client: httpx2.Client) -> None:
     assert sorted(target for _, target in pairs) == list(range(len(found["target_words"])))
     assert {source for source, _ in pairs} <= {0, 1, 2}
     assert empty["alignment"] is None and long["alignment"] is None
+
+
+def test_tags_go_where_the_likelihood_of_words_says(
+    client: httpx2.Client, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zhuyi.tasks.likelihood._LEAST_DROP", -1e9)  # of a random model any word will do
+    page, text = "<p>六七<b>二一一</b>零六<i>八四</i>。</p>", "六七二一一零六八四。"
+    answer = client.post("/v1/translate", json={"run": "en-zh", "texts": [page], "format": "html"}).json()
+    (translation,) = run["en-zh"].translate([text])
+    steps, links = run["en-zh"].word_links(text, translation.text), []
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        links = end.value
+    assert 0 < len(links) < len(run["en-zh"].target_tokenizer.encode(translation.text))
+    parts = stretches(page)
+    placed, by_chance = (join(parts, [(translation.text, each)]) for each in (links, ()))
+    assert answer["translations"][0]["text"] == placed != by_chance
+    with pytest.raises(StopIteration, match=r"\[\]"):
+        next(run["en-zh"].word_links(text * 100, translation.text))  # beyond its positions
 
 
 def test_html(client: httpx2.Client, run: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """A run from text to text in memory: texts to translations, their likelihood, and where the model looked."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, Self
@@ -20,10 +20,12 @@ from zhuyi.errors import InputError
 from zhuyi.nn.maps import Maps
 from zhuyi.predict.writing_steps import HeldText, Likely, held_texts, likeliest
 from zhuyi.run_folder import RunFolder
+from zhuyi.tasks.demands import token_ranges
 from zhuyi.tasks.glossary import Glossary, GlossaryLike, make_glossary
-from zhuyi.tasks.likelihood import target_log_probs
+from zhuyi.tasks.likelihood import links_by_steps, target_log_probs
 from zhuyi.tasks.mixture_data import prefix_ids
 from zhuyi.tasks.pair_data import load_tokenizers
+from zhuyi.tasks.tag_placement import Link
 from zhuyi.tasks.text_parts import Translation
 from zhuyi.tasks.text_search import TextSearch, forbid_beyond, translate_all
 
@@ -333,6 +335,20 @@ class Translator:
             likeliest(self.model.output_projection(states)[0], self.target_tokenizer) if steps else (),
             held,
         )
+
+    def word_links(
+        self, source: str, target: str, *, task: str | None = None, prefix: str | None = None
+    ) -> Generator[None, None, list[Link]]:
+        """Which words of a translation came from which of its text, found in steps of a moment each.
+
+        Nothing where a side is longer than the model's positions.
+        """
+        source_ids, target_ids = self._source_ids(source, task, prefix), self.target_tokenizer.encode(target)[:-1]
+        if max(len(source_ids), len(target_ids) + 1) > self.model.max_len:
+            return []
+        read = token_ranges(source_ids[len(self.prefix(task, prefix)) : -1], self.source_tokenizer, source)
+        written = token_ranges(target_ids, self.target_tokenizer, target)
+        return (yield from links_by_steps(self.model, source_ids, target_ids, read, written, self._bos))
 
     def _held(
         self, source: str, target: str, beam: int | None, task: str | None, prefix: str | None

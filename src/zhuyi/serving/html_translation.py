@@ -9,7 +9,7 @@ from zhuyi.serving.engine import Engine
 from zhuyi.serving.html_text import Stretch, join, stretches
 from zhuyi.serving.jobs import TranslateOptions
 from zhuyi.serving.runs import ServedRun
-from zhuyi.serving.word_links import aligned, links
+from zhuyi.serving.word_links import linked
 from zhuyi.tasks.glossary import Entry, Glossary
 
 
@@ -30,14 +30,11 @@ async def translate_html(engine: Engine, run: ServedRun, pages: Sequence[str], o
             run, [part.text for part in few], options, glossaries if any(glossaries) else ()
         )
     tagged = [i for i, part in enumerate(parts) if any(span.start < span.end for span in part.spans)]
-    alignments = await aligned(engine, run, [(parts[i].text, found[i].text) for i in tagged], options)
-    of_part = dict(zip(tagged, alignments, strict=True))
+    of_tagged = await linked(engine, run, [(parts[i].text, found[i].text) for i in tagged], options)
+    links = dict(zip(tagged, of_tagged, strict=True))
 
     def joined() -> list[str]:
-        answers = iter(
-            (each.text, links(of_part.get(i), part.text, each.text))
-            for i, (part, each) in enumerate(zip(parts, found, strict=True))
-        )
+        answers = iter((each.text, links.get(i, ())) for i, each in enumerate(found))
         return [join(of_page, [next(answers) for part in of_page if isinstance(part, Stretch)]) for of_page in cut]
 
     return await asyncio.to_thread(joined)

@@ -1,4 +1,4 @@
-"""Which words of texts and of their translations belong together, by where the decoder looked."""
+"""Which words of texts and of their translations belong together, between the steps of others."""
 
 from collections.abc import Generator, Sequence
 
@@ -13,7 +13,7 @@ from zhuyi.tasks.tag_placement import Link
 async def aligned(
     engine: Engine, run: ServedRun, pairs: Sequence[tuple[str, str]], options: TranslateOptions
 ) -> list[Alignment | None]:
-    """Of each text and its translation; None where they are longer than one look of the model, or it has none."""
+    """Of each text and its translation, by where the decoder looked; None: they are too long, or it looks nowhere."""
     if not pairs:
         return []
 
@@ -33,27 +33,22 @@ async def aligned(
     return answer
 
 
-def links(alignment: Alignment | None, source: str, target: str) -> list[Link]:
-    """The alignment's words by their places in the texts; none of those that are not written there as they are."""
-    if alignment is None:
+async def linked(
+    engine: Engine, run: ServedRun, pairs: Sequence[tuple[str, str]], options: TranslateOptions
+) -> list[list[Link]]:
+    """Of each text and its translation, which words of the one came from which of the other."""
+    if not pairs:
         return []
-    sources, targets = _places(alignment.source, source), _places(alignment.target, target)
-    return [
-        Link(*begun, *become)
-        for from_source, from_target in alignment.pairs
-        if (begun := sources[from_source]) and (become := targets[from_target])
-    ]
 
+    def one_by_one() -> Generator[None, None, list[list[Link]]]:
+        found: list[list[Link]] = []
+        for source, target in pairs:
+            found.append(
+                (yield from run.predictor.word_links(source, target, task=options.task, prefix=options.prefix))
+            )
+            yield
+        return found
 
-def _places(words: Sequence[str], text: str) -> list[tuple[int, int] | None]:
-    """Where each word stands, one behind the other; tokens may be of a text that was normalised first."""
-    found: list[tuple[int, int] | None] = []
-    here = 0
-    for word in words:
-        place = text.find(word, here)
-        if place < 0:
-            found.append(None)
-            continue
-        here = place + len(word)
-        found.append((place, here))
-    return found
+    cost = sum(len(source) + len(target) for source, target in pairs)
+    answer: list[list[Link]] = await engine.piecewise(run, one_by_one, cost=cost)
+    return answer
