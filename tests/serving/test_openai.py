@@ -167,8 +167,9 @@ def test_transcriptions(api: openai.OpenAI, run: dict[str, Any]) -> None:
         {"include": ["logprobs"]},
         {"timestamp_granularities": ["word"]},
     ):
-        with pytest.raises(openai.BadRequestError, match=next(iter(option))):
+        with pytest.raises(openai.BadRequestError, match=next(iter(option))) as refused:
             api.audio.transcriptions.create(model="ears", file=named, **option)  # type: ignore[call-overload]
+        assert refused.value.param == next(iter(option))
 
 
 @pytest.mark.parametrize(
@@ -239,6 +240,25 @@ def test_what_cannot_be_done_is_refused_by_name(
 def test_what_a_run_cannot_do_is_told(client: httpx2.Client, path: str, values: dict[str, Any], message: str) -> None:
     answer = client.post(f"/v1/{path}", json=values)
     assert answer.status_code == 400 and message in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "param"),
+    [
+        ("chat/completions", {"model": "zh-en", "messages": MESSAGES[-1:], "temperature": 0.5}, "temperature"),
+        ("chat/completions", {"model": "zh-en", "messages": MESSAGES[-1:], "max_tokens": 5}, "max_tokens"),
+        ("chat/completions", {"model": "talker", "messages": MESSAGES[:2]}, "messages"),
+        ("completions", {"model": "writer", "prompt": [9999]}, "prompt"),
+        ("completions", {"model": "writer", "prompt": "x", "n": 17}, "n"),
+        ("embeddings", {"model": "filler", "input": "x", "dimensions": 7}, "dimensions"),
+        ("translate", {"run": "zh-en", "texts": ["x"], "beam": 17}, "beam"),
+    ],
+)
+def test_the_option_that_cannot_be_taken_is_named(
+    client: httpx2.Client, path: str, values: dict[str, Any], param: str
+) -> None:
+    answer = client.post(f"/v1/{path}", json=values)
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == param
 
 
 def test_a_stream_is_of_events_and_ends_with_done(client: httpx2.Client) -> None:

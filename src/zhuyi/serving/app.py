@@ -27,7 +27,7 @@ from zhuyi.serving.border import Border
 from zhuyi.serving.engine import Engine
 from zhuyi.serving.error_answers import error_answer, invalid_answer, refusal_answer
 from zhuyi.serving.keys import KeyRing
-from zhuyi.serving.refusals import Refusal
+from zhuyi.serving.refusals import Refusal, WrongOption
 from zhuyi.serving.settings import ServeSettings
 
 ROUTERS = (
@@ -92,7 +92,8 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
 
 
 async def _input_error(request: Request, error: Exception) -> JSONResponse:
-    return error_answer(request.url.path, 400, str(error), "invalid_input")
+    option = error.option if isinstance(error, WrongOption) else None
+    return error_answer(request.url.path, 400, str(error), "invalid_input", option)
 
 
 async def _refusal(request: Request, error: Exception) -> JSONResponse:

@@ -7,9 +7,8 @@ from zhuyi.serving.runs import ServedRun
 
 
 def loaded(engine: Engine) -> list[ServedRun]:
-    """All runs.
+    """All runs, in the order of the command line.
 
-    Args:   task: of what the run must be, where runs of several tasks have the ability.
     Raises: NotReady: not all are loaded.
     """
     if not engine.is_ready and len(engine.runs) < len(engine.wanted):

@@ -10,7 +10,7 @@ from starlette.types import Send
 
 from zhuyi.errors import InputError
 from zhuyi.serving.error_answers import error_body
-from zhuyi.serving.refusals import Refusal
+from zhuyi.serving.refusals import Refusal, WrongOption
 
 logger = logging.getLogger("zhuyi.serving")
 DONE = b"data: [DONE]\n\n"
@@ -49,7 +49,8 @@ async def begun(values: AsyncIterator[Mapping[str, Any]], path: str) -> EventStr
             yield DONE
         except (Refusal, InputError) as error:
             status, code = (error.status, error.code) if isinstance(error, Refusal) else (400, "invalid_input")
-            yield event(error_body(path, status, str(error), code))
+            option = error.option if isinstance(error, WrongOption) else None
+            yield event(error_body(path, status, str(error), code, option))
         except Exception:
             logger.exception("%s failed as it was streamed", path)
             yield event(error_body(path, 500, "something went wrong in the server; its log says what", "server_error"))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from zhuyi.decoding.config import GenerationConfig
 from zhuyi.errors import InputError
 from zhuyi.serving.jobs import TranslateOptions
+from zhuyi.serving.refusals import WrongOption
 from zhuyi.serving.settings import ServeSettings
 
 
@@ -24,7 +25,7 @@ def check_width(name: str, value: int, settings: ServeSettings) -> None:
     Raises: InputError
     """
     if not 1 <= value <= settings.max_beam:
-        raise InputError(f"{name} is {value}; it must be from 1 to {settings.max_beam} here")
+        raise WrongOption(name, f"{name} is {value}; it must be from 1 to {settings.max_beam} here")
 
 
 def check_generation(
@@ -37,8 +38,8 @@ def check_generation(
     if not prompts or not all(map(len, (prompt for prompt in prompts if not isinstance(prompt, str)))):
         raise InputError("there is nothing to continue: a request has one prompt at least, and a prompt of ids one id")
     if not 1 <= samples <= settings.max_beam:
-        raise InputError(
-            f"{samples} continuations of a prompt were asked for; it must be from 1 to {settings.max_beam}"
+        raise WrongOption(
+            "n", f"{samples} continuations of a prompt were asked for; it must be from 1 to {settings.max_beam}"
         )
     check_texts(len(prompts) * samples, sum(map(len, prompts)), settings)
     tokens = len(prompts) * samples * decode.max_new_tokens

@@ -19,6 +19,7 @@ from zhuyi.serving.choosing import chosen, loaded
 from zhuyi.serving.health import EngineHere
 from zhuyi.serving.limits import check_texts
 from zhuyi.serving.openai_forms import EmbeddingForm
+from zhuyi.serving.refusals import WrongOption
 from zhuyi.serving.request_bodies import plain
 from zhuyi.serving.runs import ServedRun
 from zhuyi.serving.uploads import read_sound
@@ -54,7 +55,9 @@ async def embeddings(form: EmbeddingForm, engine: EngineHere) -> Response:
     encoder: EncoderRun = run.predictor
     width = encoder.model.config.d_model
     if form.dimensions not in (None, width):
-        raise InputError(f"dimensions: {form.dimensions} is not what {run.name} has, which is {width}; leave it out")
+        raise WrongOption(
+            "dimensions", f"dimensions: {form.dimensions} is not what {run.name} has, which is {width}; leave it out"
+        )
     check_texts(len(texts), sum(map(len, texts)), engine.settings)
     rows = await asyncio.to_thread(encoder.rows, texts)
     if cut := [number for number, row in enumerate(rows, 1) if row.is_cut]:
@@ -95,9 +98,9 @@ async def transcriptions(
     run = chosen(engine, model, "transcribe")
     await _refuse_unknown(request, response_format)
     if temperature:
-        raise InputError("temperature is not supported by transcriptions, which search; leave it out")
+        raise WrongOption("temperature", "temperature is not supported by transcriptions, which search; leave it out")
     if prompt:
-        raise InputError("prompt is not supported by transcriptions; leave it out")
+        raise WrongOption("prompt", "prompt is not supported by transcriptions; leave it out")
     samples = await read_sound(file, engine.settings)
     transcriber = run.predictor
     found: Transcription = await engine.piecewise(
@@ -127,7 +130,7 @@ async def _refuse_unknown(request: Request, response_format: str) -> None:
             or (name == "stream" and str(value).lower() in ("false", "0"))
         )
         if not is_done:
-            raise InputError(f"{plain(name)} is not supported by transcriptions; leave it out")
+            raise WrongOption(plain(name), f"{plain(name)} is not supported by transcriptions; leave it out")
 
 
 def _verbose(found: Transcription, encode: Any) -> dict[str, Any]:

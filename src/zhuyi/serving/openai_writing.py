@@ -21,6 +21,7 @@ from zhuyi.serving.health import EngineHere
 from zhuyi.serving.jobs import TranslateOptions
 from zhuyi.serving.limits import check_generation
 from zhuyi.serving.openai_forms import ChatForm, CompletionForm, Writing
+from zhuyi.serving.refusals import WrongOption
 from zhuyi.serving.runs import ServedRun
 from zhuyi.tasks.continuation import Chunk
 
@@ -121,7 +122,7 @@ async def chat(form: ChatForm, engine: EngineHere) -> Response:
     try:
         turns = form.turns
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise WrongOption("messages", str(error)) from None
     texts = [message.text for message in form.messages]
     if run.task != "language-modelling":
         return await _translated(engine, run, form, texts[-1])
@@ -149,7 +150,9 @@ def _read(generator: Generator, prompts: Sequence[str | list[int]]) -> tuple[lis
     tokenizer = generator.tokenizer
     for prompt in prompts:
         if not isinstance(prompt, str) and max(prompt) >= tokenizer.vocab_size:
-            raise InputError(f"prompt: {max(prompt)} is no id of this run, which has {tokenizer.vocab_size:,}")
+            raise WrongOption(
+                "prompt", f"prompt: {max(prompt)} is no id of this run, which has {tokenizer.vocab_size:,}"
+            )
     ids = [generator.begin(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     return ids, [prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in prompts]
 
@@ -195,8 +198,8 @@ async def _translated(engine: Engine, run: ServedRun, form: ChatForm, text: str)
     for name in (*form.options(), "max_tokens", "max_completion_tokens"):
         value = getattr(form, name)
         if value is not None and not (name in ("temperature", "top_k", "min_p") and value == 0):
-            raise InputError(
-                f"{name}: is not supported by {run.name}, a run of {run.task}, which searches; leave it out"
+            raise WrongOption(
+                name, f"{name}: is not supported by {run.name}, a run of {run.task}, which searches; leave it out"
             )
     samples = form.n or 1
     (found,) = await engine.translate(run, [text], TranslateOptions(n_best=samples))

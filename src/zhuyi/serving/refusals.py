@@ -1,5 +1,7 @@
 """Why a request is not done, and what its client is told."""
 
+from zhuyi.errors import InputError
+
 
 class Refusal(Exception):
     """A request that the server does not do.
@@ -11,6 +13,17 @@ class Refusal(Exception):
     status = 500
     code = "server_error"
     retry_after_seconds: int | None = None
+
+
+class WrongOption(InputError):
+    """An option whose value cannot be taken here.
+
+    Args:   option: its name, which a client is told apart from the message too.
+    """
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class QueueFull(Refusal):

@@ -25,6 +25,7 @@ from zhuyi.serving.fields import Name
 from zhuyi.serving.health import EngineHere
 from zhuyi.serving.limits import check_texts, check_width
 from zhuyi.serving.own_forms import AttentionForm, ClassifyForm
+from zhuyi.serving.refusals import WrongOption
 from zhuyi.serving.request_bodies import request_values
 from zhuyi.serving.runs import ServedRun
 from zhuyi.serving.uploads import read_picture
@@ -138,14 +139,18 @@ def _maps(run: ServedRun, form: AttentionForm) -> TextMaps:
         return found
     for name in ("task", "prefix", "beam"):
         if getattr(form, name) is not None:
-            raise InputError(f"{name}: is for runs that translate, and {run.name} is a run of {run.task}; leave it out")
+            raise WrongOption(
+                name, f"{name}: is for runs that translate, and {run.name} is a run of {run.task}; leave it out"
+            )
     if form.steps:
-        raise InputError(f"steps: are told by runs that translate, and {run.name} is a run of {run.task}; leave it out")
+        raise WrongOption(
+            "steps", f"steps: are told by runs that translate, and {run.name} is a run of {run.task}; leave it out"
+        )
     if run.task in ("speech-recognition", "forecasting", PICTURES):
         what = "send a picture as a form's file" if run.task == PICTURES else "`zhuyi attention` draws its maps"
         raise InputError(f"{run.name} is a run of {run.task}, which reads no text: {what}")
     if form.target is not None and run.task != "language-modelling":
-        raise InputError(f"target: {run.name} writes nothing; leave it out")
+        raise WrongOption("target", f"target: {run.name} writes nothing; leave it out")
     found = predictor.attention(form.text + (form.target or ""))
     return found
 
@@ -205,5 +210,5 @@ async def _with_file(request: Request, form: type[SomeForm]) -> AsyncIterator[tu
         values: dict[str, Any] = dict(sent.multi_items())
         file = values.pop("file", None)
         if file is None or isinstance(file, str):
-            raise InputError("file: the form has none; send a picture as its file")
+            raise WrongOption("file", "file: the form has none; send a picture as its file")
         yield file, _valid(form, values)
