@@ -20,6 +20,10 @@ def test_others_are_not_guessed(text: str, encoding: str) -> None:
     assert likely_encoding(text.encode(encoding)) is None
 
 
+def test_a_text_of_rare_characters_may_be_anything() -> None:
+    assert likely_encoding("你好𠀀𠀁𠀂𠀃𠀄".encode("gb18030")) is None
+
+
 def test_utf_8_that_was_cut_is_no_other_encoding() -> None:
     assert likely_encoding("今天天气很好，我们去公园".encode()[:-1]) is None
     assert likely_encoding(b"good \xff") is None

@@ -64,9 +64,7 @@ def test_a_folder_without_classes_or_pictures_is_refused(tmp_path: Path) -> None
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     with pytest.raises(InputError, match="no picture in"):
         list_pictures([str(tmp_path / "empty")], (), CleaningReport())
-    with pytest.raises(
-        InputError, match=r"nowhere: there is no such folder; expected a folder with a sub"
-    ):
+    with pytest.raises(InputError, match=r"nowhere: there is no such folder; expected a folder with a sub"):
         list_pictures([str(tmp_path / "nowhere")], (), CleaningReport())
     with pytest.raises(InputError, match=r"a\.png: expected a folder with a sub-folder a class"):
         list_pictures([str(tmp_path / "flat" / "a.png")], (), CleaningReport())
