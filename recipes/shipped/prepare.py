@@ -227,11 +227,13 @@ NAMES = (
 
 
 def everyday_pairs() -> list[Pair]:
-    """The phrases of everyday.tsv, and what is said with names."""
+    """The phrases of everyday.tsv, with and without their last sign, and what is said with names."""
     lines = Path(__file__).with_name("everyday.tsv").read_text(encoding="utf-8").splitlines()
-    pairs = [Pair(*line.split("\t"), "everyday") for line in lines]
+    phrases = [Pair(*line.split("\t"), "everyday") for line in lines]
+    bare = [Pair(phrase.zh.rstrip("。！？"), phrase.en.rstrip(".!?"), "everyday") for phrase in phrases]
     names = [name.split(" ", 1) for name in NAMES.split(",")]
-    return pairs + [Pair(zh.format(name), en.format(own), "everyday") for zh, en in NAMED for name, own in names]
+    named = [Pair(zh.format(name), en.format(own), "everyday") for zh, en in NAMED for name, own in names]
+    return [*phrases, *dict.fromkeys(bare), *named]
 
 
 # --- all together -------------------------------------------------------------
@@ -293,11 +295,13 @@ def main() -> None:
 
     sentences = [*tatoeba_pairs(arguments.tatoeba), *hsk_pairs()]
     candidates = [*sentences, *cedict_pairs(sentences), *prose_pairs(arguments.python_docs)]
-    pairs, held, repeated = without_held_out_or_repeated(candidates, HeldOut(arguments.tatoeba))
+    held_out = HeldOut(arguments.tatoeba)
+    pairs, held, repeated = without_held_out_or_repeated(candidates, held_out)
     pairs = [pair for pair in pairs if pair.zh and pair.en]
-    everyday, held_everyday, _ = without_held_out_or_repeated(everyday_pairs(), HeldOut(arguments.tatoeba))
+    phrases = everyday_pairs()
+    everyday = [pair for pair in phrases if not held_out.holds(pair)]
     pairs += everyday * EVERYDAY_TIMES
-    held += held_everyday
+    held += len(phrases) - len(everyday)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "train.tsv.gz"
