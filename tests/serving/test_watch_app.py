@@ -2,7 +2,9 @@
 
 import json
 import signal
+import socket
 import subprocess
+import threading
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -10,13 +12,15 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
+import uvicorn
 from tests.serving.watched import evaluated, new_run, watching
 from tests.tiny import command
 
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder
+from zhuyi.serving.listening import http_config, listening_socket
 from zhuyi.serving.settings import ServeSettings
-from zhuyi.serving.watch_app import serve_watch
+from zhuyi.serving.watch_app import create_watch_app, serve_watch
 from zhuyi.serving.watched_runs import Watch
 
 
@@ -68,7 +72,28 @@ def test_news_are_of_the_runs(address: str) -> None:
     "known", ["", "[", "3", '{"run": 3}', '{"run": {"metrics": [1]}}', '{"run": {"metrics": ["x", 1]}}']
 )
 def test_what_is_wrongly_asked_is_refused(address: str, known: str) -> None:
-    assert ask(address, f"/news?known={quote(known)}")[0] == 422
+    status, _, body = ask(address, f"/news?known={quote(known)}")
+    assert status == 400 and json.loads(body)["error"]["param"] == "known"
+
+
+def test_whoever_asks_for_nothing_is_let_go(folder: RunFolder) -> None:
+    """The limits of `zhuyi serve`: of a head's time, and of connections."""
+    settings = ServeSettings(port=0, read_seconds=0.2, max_connections=3)
+    config = http_config(create_watch_app(Watch([folder.path]), settings), settings)
+    server = uvicorn.Server(config)
+    with listening_socket(settings) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        with socket.create_connection(listening.getsockname()[:2], timeout=30) as slow:
+            slow.sendall(b"GET / HTTP/1.1\r\n")
+            assert slow.recv(100) == b""
+        held = [socket.create_connection(listening.getsockname()[:2], timeout=30) for _ in range(4)]
+        held[-1].sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert held[-1].recv(100).startswith(b"HTTP/1.1 503")
+        for each in held:
+            each.close()
+        server.should_exit = True
+        thread.join(30)
 
 
 def test_pages_of_others_learn_nothing(address: str) -> None:

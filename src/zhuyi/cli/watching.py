@@ -34,7 +34,7 @@ def watch(
         raise InputError(
             f"serving a page needs the extra `serve` ({error}): pip install 'zhuyi[serve]'; --export FILE does not"
         ) from None
-    settings = checked(lambda: ServeSettings(host=host, port=port, open_to_all=True))
+    settings = checked(lambda: ServeSettings(host=host, port=port, open_to_all=True, drain_seconds=1.0))
     if not settings.is_loopback:
         say(f"warning: anyone who reaches {host} can read the runs' curves and samples")
     serve_watch(watched, settings)

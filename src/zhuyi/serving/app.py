@@ -6,13 +6,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
 from zhuyi import __version__
-from zhuyi.errors import InputError
 from zhuyi.serving import (
     docs_page,
     health,
@@ -25,9 +22,9 @@ from zhuyi.serving import (
 )
 from zhuyi.serving.border import Border
 from zhuyi.serving.engine import Engine
-from zhuyi.serving.error_answers import error_answer, invalid_answer, refusal_answer
+from zhuyi.serving.error_answers import answer_errors, refusal_answer
 from zhuyi.serving.keys import KeyRing
-from zhuyi.serving.refusals import Refusal, WrongOption
+from zhuyi.serving.refusals import Refusal
 from zhuyi.serving.settings import ServeSettings
 
 ROUTERS = (
@@ -78,10 +75,8 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
     app.state.engine, app.state.settings = engine, settings
     for router in ROUTERS:
         app.include_router(router)
-    app.add_exception_handler(InputError, _input_error)
+    answer_errors(app)
     app.add_exception_handler(Refusal, _refusal)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
     keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
     app.add_middleware(Border, engine=engine, settings=settings, keys=keys)
     if settings.allowed_origins:
@@ -91,22 +86,7 @@ def create_app(engine: Engine, settings: ServeSettings) -> FastAPI:
     return app
 
 
-async def _input_error(request: Request, error: Exception) -> JSONResponse:
-    option = error.option if isinstance(error, WrongOption) else None
-    return error_answer(request.url.path, 400, str(error), "invalid_input", option)
-
-
 async def _refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refusal)
     request.app.state.engine.metrics.refused.labels(error.code).inc()
     return refusal_answer(request.url.path, error)
-
-
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    return invalid_answer(request.url.path, error.errors())
-
-
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return error_answer(request.url.path, error.status_code, str(error.detail), headers=dict(error.headers or {}))

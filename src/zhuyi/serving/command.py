@@ -9,13 +9,10 @@ from types import FrameType
 import uvicorn
 
 from zhuyi.serving.app import create_app
-from zhuyi.serving.connections import TimedProtocol
 from zhuyi.serving.engine import Engine
-from zhuyi.serving.listening import address_of, listening_socket
+from zhuyi.serving.listening import address_of, http_config, listening_socket
 from zhuyi.serving.runs import RunToServe
 from zhuyi.serving.settings import ServeSettings
-
-KEEP_ALIVE_SECONDS = 15
 
 
 class DrainingServer(uvicorn.Server):
@@ -49,20 +46,7 @@ def serve(runs: Sequence[RunToServe], settings: ServeSettings, say: Callable[[st
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     engine = Engine(runs, settings)
-    config = uvicorn.Config(
-        create_app(engine, settings),
-        http=TimedProtocol,
-        ws="none",
-        loop="asyncio",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # anyone could say to come from anywhere
-        server_header=False,
-        limit_concurrency=settings.max_connections,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-    )
+    config = http_config(create_app(engine, settings), settings)
     with listening_socket(settings) as sockets:
         if not settings.is_loopback and settings.api_keys is None:
             say(f"warning: anyone who reaches {settings.host} may use this server: there are no keys")

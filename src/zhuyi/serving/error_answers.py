@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from zhuyi.serving.refusals import Refusal
+from zhuyi.errors import InputError
+from zhuyi.serving.refusals import Refusal, WrongOption
 from zhuyi.serving.request_bodies import plain
 
 LONGEST_MESSAGE = 400
@@ -48,6 +52,28 @@ def invalid_answer(path: str, problems: Sequence[Mapping[str, Any]]) -> JSONResp
     place = places[found]
     message = plain(": ".join(filter(None, (".".join(place), _what(problems[found])))), most=LONGEST_MESSAGE)
     return error_answer(path, 400, message, "invalid_request", plain(place[0]) if place else None)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Let an application tell in these words what its routes raise."""
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+async def _input_error(request: Request, error: Exception) -> JSONResponse:
+    option = error.option if isinstance(error, WrongOption) else None
+    return error_answer(request.url.path, 400, str(error), "invalid_input", option)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return invalid_answer(request.url.path, error.errors())
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return error_answer(request.url.path, error.status_code, str(error.detail), headers=dict(error.headers or {}))
 
 
 def _place(problem: Mapping[str, Any]) -> list[str]:

@@ -1,9 +1,33 @@
-"""Where a server listens."""
+"""Where a server listens, and how long it lets its connections wait."""
 
 import socket
 
+import uvicorn
+from fastapi import FastAPI
+
 from zhuyi.errors import InputError
+from zhuyi.serving.connections import TimedProtocol
 from zhuyi.serving.settings import ServeSettings
+
+KEEP_ALIVE_SECONDS = 15
+
+
+def http_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """What uvicorn is told of an application, which keeps the settings as `state.settings`."""
+    return uvicorn.Config(
+        app,
+        http=TimedProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # anyone could say to come from anywhere
+        server_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    )
 
 
 def listening_socket(settings: ServeSettings) -> socket.socket:

@@ -5,7 +5,7 @@ import json
 from threading import Lock
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, Response
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse
@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from zhuyi.serving import page_files
 from zhuyi.serving.border import check_host
-from zhuyi.serving.error_answers import refusal_answer
-from zhuyi.serving.listening import address_of, listening_socket
-from zhuyi.serving.refusals import Refusal
+from zhuyi.serving.error_answers import answer_errors, refusal_answer
+from zhuyi.serving.listening import address_of, http_config, listening_socket
+from zhuyi.serving.refusals import Refusal, WrongOption
 from zhuyi.serving.settings import ServeSettings
 from zhuyi.serving.watched_runs import Watch, template
 from zhuyi.visualize.web_page import served
@@ -42,6 +42,8 @@ class KnownHosts:
 def create_watch_app(watch: Watch, settings: ServeSettings) -> FastAPI:
     """The page at `/`, what it is made of under `/page/`, and at `/news` what a page lacks that knows so much."""
     app = FastAPI(title="zhuyi watch", openapi_url=None)
+    app.state.settings = settings
+    answer_errors(app)
     app.add_middleware(KnownHosts, settings=settings)
     page, policy = served(template())
     one_at_a_time = Lock()  # requests run in threads, and a look moves the followers on
@@ -57,7 +59,7 @@ def create_watch_app(watch: Watch, settings: ServeSettings) -> FastAPI:
         try:
             asked = KNOWN.validate_json(known)
         except ValidationError:
-            raise HTTPException(422, "known is not of the form {run: {kind: [generation, count]}}") from None
+            raise WrongOption("known", "known is not of the form {run: {kind: [generation, count]}}") from None
         with one_at_a_time:
             found = json.dumps(watch.news(asked), allow_nan=False)
         return Response(found, media_type="application/json")
@@ -70,15 +72,6 @@ def serve_watch(watch: Watch, settings: ServeSettings) -> None:
 
     Raises: InputError: nothing can listen there.
     """
-    config = uvicorn.Config(
-        create_watch_app(watch, settings),
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=1,
-    )
     with listening_socket(settings) as listening, contextlib.suppress(KeyboardInterrupt):
         print(address_of(listening), flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(http_config(create_watch_app(watch, settings), settings)).run(sockets=[listening])
