@@ -108,7 +108,8 @@ def test_tags_are_kept(client: httpx2.Client) -> None:
         ({"q": TEXT, "source": "zz", "target": "en"}, "zz is not supported"),
         (
             {"q": "one", "source": "en", "target": "zh-TW"},
-            "zh-tw is not supported; zh is simplified Chinese: ask for that, and convert the text (opencc -c s2t or t2s)",
+            "zh-tw is not supported; zh is simplified Chinese: ask for that, "
+            "and convert the text (opencc -c s2t or t2s)",
         ),
         ({"q": TEXT, "source": "zh", "target": "z" * 90}, "z" * 40 + "... is not supported"),
         ({"q": TEXT, "source": "zh", "target": "\ud800"}, "\ufffd is not supported"),
