@@ -27,7 +27,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-FREE = {"zhuyi", "zhuyi.errors", "zhuyi.atomic", "zhuyi.machine", "zhuyi.data.special_tokens"}
+FREE = {"zhuyi", "zhuyi.errors", "zhuyi.atomic", "zhuyi.machine", "zhuyi.run_names", "zhuyi.data.special_tokens"}
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 
 

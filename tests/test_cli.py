@@ -312,7 +312,7 @@ def test_train_without_a_recipe_writes_one(
 
 
 def test_info_without_a_run_lists_the_shipped_models(printed: Here) -> None:
-    from zhuyi.run_folder import shipped_models
+    from zhuyi.run_names import shipped_models
 
     lines = printed("info").splitlines()
     assert [line.split()[0] for line in lines] == (shipped_models() or ["no"])

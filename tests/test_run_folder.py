@@ -273,7 +273,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_a_shipped_model_mistyped_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zhuyi.run_folder.shipped_models", lambda: ["en-zh", "zh-en"])
+    monkeypatch.setattr("zhuyi.run_names.shipped_models", lambda: ["en-zh", "zh-en"])
     with pytest.raises(InputError, match=r"zh_en: neither .*; did you mean zh-en\?$"):
         find_run("zh_en")
     with pytest.raises(InputError, match=r"\(en-zh, zh-en\)$"):

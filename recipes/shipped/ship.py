@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from zhuyi.run_folder import PRETRAINED, RunFolder
+from zhuyi.run_folder import RunFolder
+from zhuyi.run_names import PRETRAINED
 
 
 def main() -> None:

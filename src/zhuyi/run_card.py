@@ -1,6 +1,7 @@
 """What a run is, in words: its card, or what its config and metrics tell."""
 
-from zhuyi.run_folder import RunFolder, find_run, shipped_models
+from zhuyi.run_folder import RunFolder, find_run
+from zhuyi.run_names import shipped_models
 
 
 def describe_run(name: str) -> str:

@@ -1,7 +1,6 @@
 """A run on disk: config, weights, tokenizers, metrics and checkpoints, each written whole or not at all."""
 
 import contextlib
-import difflib
 import json
 import os
 import shutil
@@ -18,9 +17,9 @@ from torch import Tensor, nn
 from zhuyi.atomic import replacing, sync
 from zhuyi.config import RunConfig, parse_config
 from zhuyi.errors import InputError
+from zhuyi.run_names import PRETRAINED, shipped_models, unknown_run
 from zhuyi.tasks.languages import of_traditional
 
-PRETRAINED = Path(__file__).parent / "pretrained"
 # Of an imported run's folder: the tokenizer's files as they were published, for an export.
 PUBLISHED = "published"
 # What a run may have written before its first step.
@@ -301,14 +300,4 @@ def find_run(name: str | Path) -> RunFolder:
     shipped = PRETRAINED / str(name)
     if str(name) in shipped_models():
         return RunFolder(shipped)
-    hint = of_traditional(str(name))
-    near = difflib.get_close_matches(str(name), shipped_models(), n=1)
-    raise InputError(
-        f"{name}: neither a run folder nor a shipped model ({', '.join(shipped_models()) or 'none are installed'})"
-        + (hint or (f"; did you mean {near[0]}?" if near else ""))
-    )
-
-
-def shipped_models() -> list[str]:
-    """The names of the models inside the package."""
-    return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))
+    raise unknown_run(str(name), of_traditional(str(name)))

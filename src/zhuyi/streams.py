@@ -19,7 +19,7 @@ from zhuyi.data.pairs import STANDARD_INPUT, read_lines
 from zhuyi.data.windows import windows, windows_as_they_come
 from zhuyi.errors import InputError
 from zhuyi.predict import Classification, Classifier, PictureClassifier, Translator, WordFiller
-from zhuyi.run_folder import shipped_models
+from zhuyi.run_names import shipped_models
 from zhuyi.tasks.languages import cannot_be_in
 from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_parts import Translation

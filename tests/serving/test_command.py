@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -144,6 +145,30 @@ def test_a_run_that_cannot_be_loaded_ends_the_server(folder: Path, tmp_path: Pat
     status, _, err = serve_here(run, "--port", "0")
     assert status == 2 and err.splitlines()[-1].startswith("error: ")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "other=no-such-run"], "no-such-run: neither a run folder nor a shipped model"),
+        (["watch", "no-such-run"], "no-such-run: no such folder"),
+    ],
+)
+def test_a_name_that_no_run_has_is_refused_before_anything_heavy_is_imported(
+    arguments: list[str], message: str
+) -> None:
+    code = f"""
+import sys
+from zhuyi.cli import main
+sys.argv = ["zhuyi", *{arguments}]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, [name for name in ("torch", "fastapi", "uvicorn") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout == "2 []\n"
+    assert done.stderr.startswith(f"error: {message}")
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ def serve(
     ] = 30.0,
 ) -> None:
     """Serve runs over HTTP, and a page to use them. SIGTERM or Ctrl-C ends it once running requests are done."""
+    from zhuyi.run_names import check_run_name
     from zhuyi.serving.settings import MEBIBYTE, ServeSettings
 
     if make_key:
@@ -66,6 +67,8 @@ def serve(
         return
     if not runs:
         raise InputError("there is nothing to serve: give a run's folder, or the name of a shipped model")
+    for run in runs:  # before torch is imported, which takes a while where others use the machine
+        check_run_name(run)
     settings = checked(
         lambda: ServeSettings(
             host=host,

@@ -19,6 +19,10 @@ def watch(
     ] = None,
 ) -> None:
     """Follow trainings on a page. Curves, what the models write, where they look."""
+    from zhuyi.run_names import check_folder
+
+    for path in runs:  # before torch is imported
+        check_folder(path)
     from zhuyi.serving.watched_runs import Watch, write_watch_page
 
     watched = Watch(runs)

@@ -12,6 +12,7 @@ from zhuyi.atomic import replacing
 from zhuyi.config import RunConfig
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder
+from zhuyi.run_names import check_folder
 from zhuyi.serving.line_follower import LineFollower
 from zhuyi.training.averaging import best_first
 from zhuyi.training.loop import Progress
@@ -100,8 +101,7 @@ class Watch:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         for path in paths:
-            if not path.is_dir():
-                raise InputError(f"{path}: no such folder; give the folder of a run, or one with runs in it")
+            check_folder(path)
         self.paths = paths
         self._runs: dict[Path, WatchedRun] = {}
 
