@@ -7,11 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
+from zhuyi.visualize.web_page import STILL_POLICY
+
 router = APIRouter(include_in_schema=False)
 
-POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 KINDS = {"application/json": "JSON", "application/x-www-form-urlencoded": "form", "multipart/form-data": "upload"}
 HEAD = """<!doctype html>
 <html lang="en">
@@ -40,7 +39,7 @@ def docs(request: Request) -> HTMLResponse:
     )
     return HTMLResponse(
         HEAD + intro + "\n".join(_operations(document)) + "\n</main>\n</body>\n</html>\n",
-        headers={"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"},
+        headers={"Content-Security-Policy": STILL_POLICY, "X-Content-Type-Options": "nosniff"},
     )
 
 

@@ -23,6 +23,10 @@ _SERVED_POLICY = (
     "default-src 'none'; script-src 'self' {hashes}; style-src 'self'; connect-src 'self'; font-src 'self'; "
     "img-src 'self' blob: data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# Of a page that a server sends and that runs nothing.
+STILL_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def self_contained(template: str, modules: Sequence[str], data: Any) -> str:
