@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 
-class Form(BaseModel):
+class StrictForm(BaseModel):
     """What a request may say; anything else is refused by its name."""
 
     model_config = ConfigDict(extra="forbid")

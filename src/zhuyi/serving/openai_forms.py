@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from zhuyi.decoding.config import LEAST_PENALTY, LEAST_TEMPERATURE
-from zhuyi.serving.fields import Form, Name, Seed, Share, Text, Texts, refused
+from zhuyi.serving.fields import Name, Seed, Share, StrictForm, Text, Texts, refused
 
 MOST_TOKENS = 100_000
 MOST_CHOICES = 128
@@ -14,14 +14,14 @@ MOST_STOPS, LONGEST_STOP = 16, 200
 Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 
 
-class StreamOptions(Form):
+class StreamOptions(StrictForm):
     """How a stream is sent."""
 
     include_usage: bool | None = None
     include_obfuscation: refused(None, False) = None  # type: ignore[valid-type]
 
 
-class Writing(Form):
+class Writing(StrictForm):
     """The options of writing that completions and chat share; what is not said is the run's own."""
 
     model: Name = Field(description="A run's name; see `/v1/models`.")
@@ -78,14 +78,14 @@ class CompletionForm(Writing):
     suffix: refused(None, "") = None  # type: ignore[valid-type]
 
 
-class TextPart(Form):
+class TextPart(StrictForm):
     """A part of a message."""
 
     type: Literal["text"]
     text: Text
 
 
-class Message(Form):
+class Message(StrictForm):
     """One message of a conversation."""
 
     role: Literal["user", "assistant", "system", "developer"]
@@ -147,7 +147,7 @@ class ChatForm(Writing):
         return list(zip(texts[:-1:2], texts[1::2], strict=True))
 
 
-class EmbeddingForm(Form):
+class EmbeddingForm(StrictForm):
     """Texts whose vectors are wanted."""
 
     model: Name = Field(description="A run's name; see `/v1/models`.")

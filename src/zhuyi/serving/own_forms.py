@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from zhuyi.decoding.config import LEAST_TEMPERATURE
-from zhuyi.serving.fields import Form, Name, Seed, Text, Texts, whole
+from zhuyi.serving.fields import Name, Seed, StrictForm, Text, Texts, whole
 
 MOST_ENTRIES = 1000
 LONGEST_TERM = 200
@@ -16,7 +16,7 @@ Prefix = Annotated[str, Field(max_length=1000), AfterValidator(whole)]
 RunName = Annotated[Name, Field(description="Which run; the first that can where not given.")]
 
 
-class GlossaryEntry(Form):
+class GlossaryEntry(StrictForm):
     """Words of a source, and what they must become."""
 
     source: Term = Field(examples=["注意"])
@@ -37,7 +37,7 @@ class GlossaryEntry(Form):
         return (self.target,) if isinstance(self.target, str) else tuple(self.target)
 
 
-class SampleForm(Form):
+class SampleForm(StrictForm):
     """How translations are drawn, where they are not searched for."""
 
     temperature: Annotated[float, Field(ge=LEAST_TEMPERATURE, le=10, allow_inf_nan=False)] = 1.0
@@ -46,7 +46,7 @@ class SampleForm(Form):
     seed: Seed = 1
 
 
-class TranslateForm(Form):
+class TranslateForm(StrictForm):
     """Texts to be translated."""
 
     run: RunName = ""
@@ -75,7 +75,7 @@ class TranslateForm(Form):
     alignment: bool = Field(False, description="Whether to tell which word came from which, as `0-0 1-2`.")
 
 
-class ClassifyForm(Form):
+class ClassifyForm(StrictForm):
     """Texts to be labelled."""
 
     run: RunName = ""
@@ -83,7 +83,7 @@ class ClassifyForm(Form):
     seconds: Texts | None = Field(None, description="The second texts, of a run that labels pairs.")
 
 
-class FillForm(Form):
+class FillForm(StrictForm):
     """A text with gaps."""
 
     run: RunName = ""
@@ -91,7 +91,7 @@ class FillForm(Form):
     top: int = Field(5, ge=1, le=MOST_TOP, description="How many words for each gap.")
 
 
-class AttentionForm(Form):
+class AttentionForm(StrictForm):
     """A text whose maps are wanted."""
 
     run: RunName = ""

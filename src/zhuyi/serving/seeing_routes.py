@@ -20,8 +20,7 @@ from zhuyi.predict import Classification, PictureMaps, TextMaps
 from zhuyi.serving.answers import ERRORS, JsonAnswer
 from zhuyi.serving.choosing import chosen
 from zhuyi.serving.engine import Engine
-from zhuyi.serving.fields import Form as Fields
-from zhuyi.serving.fields import Name
+from zhuyi.serving.fields import Name, StrictForm
 from zhuyi.serving.health import EngineHere
 from zhuyi.serving.limits import check_texts, check_width
 from zhuyi.serving.own_forms import AttentionForm, ClassifyForm
@@ -39,14 +38,14 @@ router = APIRouter(prefix="/v1", tags=["zhuyi"], responses=ERRORS)
 SomeForm = TypeVar("SomeForm", bound=BaseModel)
 
 
-class PictureForm(Fields):
+class PictureForm(StrictForm):
     """What is said beside a picture."""
 
     run: Name = ""
     overlay: bool = False
 
 
-class OverlayForm(Fields):
+class OverlayForm(StrictForm):
     """Which map of a picture is wanted."""
 
     run: Name = ""
