@@ -207,6 +207,7 @@ LIKELY = ((("▁We", 0.9), ("▁I", 0.06)), (("▁see", 0.5), ("▁saw", 0.25)),
 
 def test_the_decoding_is_played(page: "Page", tmp_path: Path) -> None:
     maps = random_maps(("猫", "</s>"), ("▁We", "▁saw", "</s>"), layers=(2, 2), heads=2)
+    words = ["We", "saw", "</s>"]
     write_page(replace(maps, beam=BEAM, likely=LIKELY), tmp_path / "map.html")
     page.goto((tmp_path / "map.html").as_uri())
     player = page.locator(".player")
@@ -224,10 +225,11 @@ def test_the_decoding_is_played(page: "Page", tmp_path: Path) -> None:
     expect(page.locator(".told p").first).to_have_text(re.compile("^Writing saw, the model looks at: "))
     player.get_by_role("button", name="Step back").click()
     expect(status).to_have_text("Step 1 of 3: We")
-    steps, names = noted(status), noted(play)
+    said = noted(player.locator(".bar"))
     play.click()
-    expect_value(steps, ["Step 1 of 3: We", "Step 2 of 3: saw", "Step 3 of 3: </s>"])
-    expect_value(names, ["Play", "Pause", "Play"])
+    played = [("Play", "1 of 3: We"), *(("Pause", f"{step} of 3: {word}") for step, word in enumerate(words, 1))]
+    played.append(("Play", "3 of 3: </s>"))
+    expect_value(said, [f"Step back{name}Step onStep {step}" for name, step in played])
     page.keyboard.press("Escape")
     expect(status).to_have_text("the whole answer")
     expect(page.locator(".token.unwritten")).to_have_count(0)
