@@ -105,9 +105,9 @@ def _check_json(body: bytes, max_depth: int) -> None:
     bare = b"".join(bare.split(b'"')[::2]).translate(None, _BESIDE_STRUCTURE)
     if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > MOST_VALUES:
         raise _too_many(MOST_VALUES, "values")
+    _check_depth(bare.translate(_BRACKETS, b",:"), max_depth)
     if bare.count(b":") > MOST_NAMES:
         raise _too_many(MOST_NAMES, "names")
-    _check_depth(bare.translate(_BRACKETS, b",:"), max_depth)
 
 
 def _without_escapes(body: bytes) -> Iterator[bytes]:
