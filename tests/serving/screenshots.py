@@ -1,6 +1,7 @@
 """Draw the pictures of the page that the documents show: `make screenshots`, `make screenshots ARGS="RUN RUN"`.
 
-Each room that the runs open is drawn, in both languages; the shipped translators where no run is named.
+Each room that the runs open is drawn, in both languages; the shipped translators where no run is named. The rooms that
+are given files get theirs by `picture=FILE`, `transcribe=FILE` and `forecast=FILE`, and are left out otherwise.
 """
 
 import io
@@ -27,6 +28,12 @@ TYPED = {
     "label": ("房间很干净，服务也好\n太差了，再也不来", ".verdict"),
     "alike": ("房间很干净\n服务也好\n太差了", ".alike"),
 }
+# Of those that are given a file: what is waited for.
+GIVEN = {
+    "picture": ".overlay-view > .hint",
+    "transcribe": ".text",
+    "forecast": ".curves canvas",
+}
 VIEWS = (("", "en-US", "light", 1280), ("-zh", "zh-CN", "dark", 1280), ("-phone", "zh-CN", "light", 390))
 
 
@@ -34,15 +41,18 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, CHROMIUM)))
-    folders = [Path(run) for run in sys.argv[1:] or ("zh-en", "en-zh")]
+    files = dict(each.split("=", 1) for each in sys.argv[1:] if "=" in each)
+    folders = [Path(run) for run in sys.argv[1:] if "=" not in run] or [Path("zh-en"), Path("en-zh")]
     with serving(folders) as (address, _), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=[*OPTIONS, "--no-sandbox"])
         for ending, locale, theme, width in VIEWS:
-            draw_rooms(browser, address, ending, locale, theme, width)
+            draw_rooms(browser, address, files, ending, locale, theme, width)
         browser.close()
 
 
-def draw_rooms(browser: "Browser", address: str, ending: str, locale: str, theme: str, width: int) -> None:
+def draw_rooms(
+    browser: "Browser", address: str, files: dict[str, str], ending: str, locale: str, theme: str, width: int
+) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, locale=locale)
     page = context.new_page()
     page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
@@ -50,10 +60,16 @@ def draw_rooms(browser: "Browser", address: str, ending: str, locale: str, theme
     page.locator(".room").first.wait_for()
     for link in page.locator("#tasks a").all():
         room = (link.get_attribute("href") or "").removeprefix("#")
+        if room not in TYPED and room not in files:
+            continue
+        link.click()
         if room in TYPED:
-            link.click()
             use(page, room)
-            write(page, IMAGES / f"page-{room}{ending}.png")
+        else:
+            page.locator(f"#room-{room} input[type=file]").set_input_files(files[room])
+            page.locator(f"#room-{room} {GIVEN[room]}").first.wait_for()
+            page.wait_for_timeout(500)  # for the last picture to be drawn
+        write(page, IMAGES / f"page-{room}{ending}.png")
     context.close()
 
 
