@@ -12,7 +12,7 @@ from zhuyi.data.tokenizers import TokenizerConfig, train_tokenizers
 from zhuyi.decoding import Rule, Search, run
 from zhuyi.decoding.requests import Request
 from zhuyi.predict import Translator
-from zhuyi.tasks.text_search import begin
+from zhuyi.tasks.sentence_search import begin
 from zhuyi.training.loop import build_model
 
 TEXTS = ["三五。", "零七八二。", "一二三四五六。", "九九。", "六三一。"]

@@ -15,7 +15,7 @@ from zhuyi.decoding import Beam
 from zhuyi.errors import InputError
 from zhuyi.interop import ctranslate2_specs, export, import_run
 from zhuyi.interop.probe import continue_freely, write_freely
-from zhuyi.tasks.text_search import never_written
+from zhuyi.tasks.sentence_search import never_written
 
 pytestmark = pytest.mark.peers
 

@@ -21,7 +21,7 @@ from zhuyi.models.t5 import (
 )
 from zhuyi.nn.maps import Maps
 from zhuyi.run_folder import named_weights, read_tensors, set_weights
-from zhuyi.tasks.text_search import begin
+from zhuyi.tasks.sentence_search import begin
 
 TINY = T5Config(
     d_model=14, num_heads=2, head_dim=5, d_ff=22, num_encoder_layers=2, num_decoder_layers=3,

@@ -21,7 +21,7 @@ from zhuyi.interop.probe import (
     write_freely,
 )
 from zhuyi.predict import Classifier, Generator, Translator, WordFiller
-from zhuyi.tasks.text_search import never_written
+from zhuyi.tasks.sentence_search import never_written
 
 LIBRARY = "CTranslate2"
 # What stands beside an encoder: the classifier's matrix, for which CTranslate2 has no place.

@@ -20,7 +20,7 @@ from zhuyi.models.t5 import to_published as t5_weights
 from zhuyi.models.vit import to_published as vit_weights
 from zhuyi.models.whisper import to_published as whisper_weights
 from zhuyi.run_folder import named_weights, write_tensors
-from zhuyi.tasks.text_search import never_written
+from zhuyi.tasks.sentence_search import never_written
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from zhuyi.interop.published_folder import PublishedFolder
 from zhuyi.predict import Classifier, Generator, PictureClassifier, Transcriber, Translator, WordFiller
 from zhuyi.tasks.continuation import begin
 from zhuyi.tasks.picture_data import as_numbers, normalized
-from zhuyi.tasks.text_search import open_search
+from zhuyi.tasks.sentence_search import open_search
 
 TEXTS = (
     "The house is small.",

@@ -25,9 +25,10 @@ from zhuyi.tasks.glossary import Glossary, GlossaryLike, make_glossary
 from zhuyi.tasks.likelihood import links_by_steps, target_log_probs
 from zhuyi.tasks.mixture_data import prefix_ids
 from zhuyi.tasks.pair_data import load_tokenizers
+from zhuyi.tasks.sentence_search import forbid_beyond
 from zhuyi.tasks.tag_placement import Link
 from zhuyi.tasks.text_parts import Translation
-from zhuyi.tasks.text_search import TextSearch, forbid_beyond, translate_all
+from zhuyi.tasks.text_search import TextSearch, translate_all
 
 
 @dataclass(frozen=True)

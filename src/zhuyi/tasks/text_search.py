@@ -1,33 +1,21 @@
 """Text to text as every user of a model gets it: one search, whose texts come and go between steps."""
 
 import sys
-import zlib
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from zhuyi.data.batches import pad
-from zhuyi.data.special_tokens import BOS_ID
-from zhuyi.data.tokenizers import Signs, Tokenizer
+from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.data.windows import windows
 from zhuyi.decoding import (
-    Beam,
     Event,
-    Greedy,
     Hypothesis,
-    KeepForm,
-    RepetitionGuard,
     Request,
     Rule,
     Search,
-    Suppress,
-    TermBeam,
     Terms,
     is_translatable,
     max_output_tokens,
@@ -41,13 +29,11 @@ from zhuyi.tasks.forms import Forms, Sentence
 from zhuyi.tasks.glossary import Glossary
 from zhuyi.tasks.kept_parts import KeptParts
 from zhuyi.tasks.likelihood import links
+from zhuyi.tasks.sentence_search import never_written, open_search, search_rule, seed_of, term_rule
 from zhuyi.tasks.tag_placement import Link
 from zhuyi.tasks.terms import word_borders
 from zhuyi.tasks.text_parts import Plan, Translation, assemble, cut_line, plan_text
 from zhuyi.tasks.text_to_text_model import TextToTextModel
-
-# A search for terms begins each of them in many places at once.
-TERM_ROWS = 16
 
 
 @dataclass
@@ -104,7 +90,7 @@ class TextSearch:
         batch_tokens: int | None = None,
     ) -> None:
         writes_terms = rule is None and decode.constraint == "none"
-        rule = rule or _rule(decode, n_best)
+        rule = rule or search_rule(decode, n_best)
         self._model = model
         self._room = model.max_len - 1 - len(prefix)
         if self._room < 2:
@@ -129,14 +115,14 @@ class TextSearch:
                 limit=self._limit,
                 placeholders=bool(decode.placeholders),
             )
-        term_rule = TermBeam(_beam(decode, n_best, TERM_ROWS))
+        with_terms = term_rule(decode, n_best)
         lanes = range(num_lanes(next(model.parameters()).device))
         self._lanes, self._term_lanes = (
             [open_search(model, each, signs, forbidden, renormalize=renormalize, keep=keep) for _ in lanes]
-            for each in (rule, term_rule)
+            for each in (rule, with_terms)
         )
         self._search, self._term_search = self._lanes[0], self._term_lanes[0]
-        self._max_rows = max(decode.batch_rows, rule.width, term_rule.width)
+        self._max_rows = max(decode.batch_rows, rule.width, with_terms.width)
         self._max_tokens = batch_tokens or sys.maxsize
         self._texts: dict[Hashable, _Text] = {}
         self._wanted: dict[Sentence, list[Hashable]] = {}  # by which texts
@@ -293,7 +279,7 @@ class TextSearch:
             self._next_id,
             sentence.ids,
             most,
-            seed=_seed(self._seed, sentence.ids),
+            seed=seed_of(self._seed, sentence.ids),
             repeating=sentence.ids,
             form=sentence.form,
             terms=terms,
@@ -408,71 +394,3 @@ def translate_all(
             search.admit(place, text, glossary=next(of_texts, None))
         found = dict(search.finish())
         yield from (found[place] for place in range(len(window)))
-
-
-def open_search(
-    model: TextToTextModel,
-    rule: Rule,
-    signs: Signs | None = None,
-    forbidden: Sequence[int] | None = None,
-    *,
-    guarded: bool = True,
-    renormalize: bool = False,
-    keep: KeepForm | None = None,
-) -> Search:
-    """The search that every translation goes through; its requests' inputs are source ids, end sign included.
-
-    Args:   signs: the target tokenizer's; those of our own where not given.
-            forbidden: ids that are never written; the signs but for the end where not given.
-            guarded: False leaves loops to go on, as other libraries do.
-            renormalize: as `DecodeConfig` has it.
-            keep: what holds its requests to their forms, in the place of all other filters.
-    """
-    device = next(model.parameters()).device
-    signs = signs or Signs()
-    free = (Suppress(never_written(signs, forbidden)), *((RepetitionGuard(signs.eos),) if guarded else ()))
-    return Search(
-        lambda requests: begin(model, requests, device, signs.bos),
-        model.step,
-        rule,
-        eos_id=signs.eos,
-        filters=(keep,) if keep else free,
-        stream=False,
-        renormalize=renormalize,
-    )
-
-
-def forbid_beyond(decode: DecodeConfig, tokenizer: Tokenizer, vocab_size: int) -> DecodeConfig:
-    """The same search, which never writes what a larger vocabulary than the tokenizer's has besides."""
-    beyond = range(tokenizer.vocab_size, vocab_size)
-    if not beyond:
-        return decode
-    return replace(decode, forbidden=(*sorted(never_written(tokenizer.signs, decode.forbidden)), *beyond))
-
-
-def never_written(signs: Signs, forbidden: Sequence[int] | None) -> frozenset[int]:
-    """The ids that no search writes: those `forbidden`, and where none are named the signs but for the end."""
-    return frozenset((signs.pad, signs.bos, signs.unk)) - {signs.eos} if forbidden is None else frozenset(forbidden)
-
-
-def _rule(decode: DecodeConfig, n_best: int) -> Rule:
-    return Greedy() if decode.beam == 1 and n_best == 1 else _beam(decode, n_best)
-
-
-def _beam(decode: DecodeConfig, n_best: int, least: int = 1) -> Beam:
-    size = max(decode.beam, n_best, least)
-    return Beam(size, length_rule=decode.length_rule, alpha=decode.alpha, stop=decode.stop, n_best=n_best)
-
-
-def begin(
-    model: TextToTextModel, requests: Sequence[Request], device: torch.device, bos_id: int = BOS_ID
-) -> tuple[Any, Tensor]:
-    """Encode the requests' sources together; each target begins with the start sign."""
-    ids, mask = (torch.from_numpy(x).to(device) for x in pad([np.array(request.inputs) for request in requests]))
-    prefix = torch.full((len(requests), 1), bos_id, device=device)
-    return model.start(model.encode(ids, None if bool(mask.all()) else mask), prefix), prefix[:, -1]
-
-
-def _seed(seed: int, ids: tuple[int, ...]) -> int:
-    """What a sentence draws from: its own words, never its place among others."""
-    return zlib.crc32(repr((seed, ids)).encode())

@@ -16,8 +16,9 @@ from zhuyi.tasks.cross_attention import CrossAttention, of_pairs
 from zhuyi.tasks.mixture import MixtureConfig
 from zhuyi.tasks.mixture_data import MixtureBatches, MixtureData, PairSource, prefix_ids, prepare_mixture
 from zhuyi.tasks.pair_data import PairBatch
+from zhuyi.tasks.sentence_search import forbid_beyond, open_search
 from zhuyi.tasks.text_parts import Translation
-from zhuyi.tasks.text_search import forbid_beyond, open_search, translate_texts
+from zhuyi.tasks.text_search import translate_texts
 from zhuyi.tasks.text_to_text_model import TextToTextModel
 from zhuyi.tasks.translation import target_loss
 
