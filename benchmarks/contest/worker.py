@@ -42,7 +42,7 @@ class Zhuyi:
         import torch
 
         from zhuyi.decoding import Beam, Greedy, Request, num_lanes, run_in_lanes
-        from zhuyi.tasks.text_search import open_search
+        from zhuyi.tasks.sentence_search import open_search
 
         translator = self._load(setting["precision"])
         rule = Greedy() if beam == 1 else Beam(beam)

@@ -14,7 +14,8 @@ def test_chinese_encodings_are_told_apart(text: str, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("text", "encoding"),
     [("Müller, déjà vu", "cp1252"), ("30°C", "latin-1"), ("café noir", "latin-1"), ("“Hello” – it’s", "cp1252"),
-     ("Привет", "cp1251"), ("日本語です", "shift_jis")],
+     ("Привет", "cp1251"), ("日本語です", "shift_jis"), ("日本語です", "euc_jp"),
+     ("안녕하세요, 오늘 날씨가 좋아요", "euc_kr")],
 )  # fmt: skip
 def test_others_are_not_guessed(text: str, encoding: str) -> None:
     assert likely_encoding(text.encode(encoding)) is None

@@ -9,6 +9,8 @@ from zhuyi.errors import InputError
 _CANDIDATES = ("gb18030", "big5")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HIGH = re.compile(r"[^\x00-\x7f]")
+# What else reads well in the first, by the share of its own signs, and how many tell: few Chinese ones may be hangul too.
+_OTHERS = (("euc_kr", re.compile("[가-힣]"), 0.95, 8), ("euc_jp", re.compile("[ぁ-ヿ]"), 0.3, 1))
 # Text that is read in the wrong one of the two has few of its signs among the most used ones of either.
 _LEAST_SHARE = 0.8
 
@@ -17,6 +19,8 @@ def likely_encoding(line: bytes) -> str | None:
     """The encoding that bytes which are not UTF-8 read well in, as iconv names it; None where none stands out."""
     if line.startswith(_UTF16_MARKS):
         return "utf-16"
+    if any(_is_of(line, *other) for other in _OTHERS):
+        return None
     shares = {name: _share_of_frequent(line, name) for name in _CANDIDATES}
     best = max(_CANDIDATES, key=shares.__getitem__)
     return best if shares[best] >= _LEAST_SHARE else None
@@ -40,6 +44,14 @@ def not_utf8(path: str | None, number: int, line: bytes) -> InputError:
         f"{name}: line {number} is not UTF-8, and reads well as {found}; convert the text first: "
         f"{unpack}iconv -f {found} -t utf-8{file}"
     )
+
+
+def _is_of(line: bytes, encoding: str, own: re.Pattern[str], share: float, least: int) -> bool:
+    try:
+        signs = _HIGH.findall(line.decode(encoding))
+    except UnicodeDecodeError:
+        return False
+    return len(signs) >= least and len(own.findall("".join(signs))) >= share * len(signs)
 
 
 def _share_of_frequent(line: bytes, encoding: str) -> float:

@@ -8,9 +8,7 @@ from zhuyi.data.pairs import CleaningRules
 from zhuyi.data.spans import count_spans, longest_within
 from zhuyi.data.texts import Documents
 from zhuyi.data.tokenizers import TokenizerConfig
-from zhuyi.tasks.pair_data import (
-    PairDataConfig,
-)
+from zhuyi.tasks.pair_data import PairDataConfig
 from zhuyi.tasks.text_data import TextDataConfig
 
 
