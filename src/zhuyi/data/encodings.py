@@ -9,7 +9,7 @@ from zhuyi.errors import InputError
 _CANDIDATES = ("gb18030", "big5")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HIGH = re.compile(r"[^\x00-\x7f]")
-# What else reads well in the first, by the share of its own signs, and how many tell: few Chinese ones may be hangul too.
+# What else reads well in the first, by the share of its own signs, and from how many on: Chinese ones may be hangul.
 _OTHERS = (("euc_kr", re.compile("[가-힣]"), 0.95, 8), ("euc_jp", re.compile("[ぁ-ヿ]"), 0.3, 1))
 # Text that is read in the wrong one of the two has few of its signs among the most used ones of either.
 _LEAST_SHARE = 0.8
