@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from zhuyi.atomic import replacing, sync
 from zhuyi.config import RunConfig, parse_config
 from zhuyi.errors import InputError
-from zhuyi.run_names import PRETRAINED, shipped_models, unknown_run
-from zhuyi.tasks.languages import of_traditional
+from zhuyi.run_names import PRETRAINED, is_folder, shipped_models, unknown_run
 
 # Of an imported run's folder: the tokenizer's files as they were published, for an export.
 PUBLISHED = "published"
@@ -295,9 +294,9 @@ def find_run(name: str | Path) -> RunFolder:
 
     Raises: InputError: neither is there.
     """
-    if Path(name).is_dir():
+    if is_folder(name):
         return RunFolder(name)
     shipped = PRETRAINED / str(name)
     if str(name) in shipped_models():
         return RunFolder(shipped)
-    raise unknown_run(str(name), of_traditional(str(name)))
+    raise unknown_run(str(name))

@@ -150,6 +150,7 @@ def test_a_run_that_cannot_be_loaded_ends_the_server(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["serve", "x="], "an empty name: neither a run folder nor a shipped model"),
         (["serve", "other=no-such-run"], "no-such-run: neither a run folder nor a shipped model"),
         (["watch", "no-such-run"], "no-such-run: no such folder"),
     ],

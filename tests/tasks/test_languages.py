@@ -3,7 +3,7 @@
 import pytest
 
 from zhuyi.errors import InputError
-from zhuyi.tasks.languages import cannot_be_in, canonical, check_code, name_of, of_traditional
+from zhuyi.tasks.languages import cannot_be_in, canonical, check_code, name_of
 
 
 @pytest.mark.parametrize("code", ["zh", "en", "yue", "src", "zh-Hant", "pt_BR", "sr-Latn-RS", "ZH-CN", "de-1996"])
@@ -32,13 +32,6 @@ def test_what_is_no_code_is_refused_with_a_hint(code: str, hint: str) -> None:
 def test_names_of_codes() -> None:
     assert [canonical(code) for code in ("zh_CN", "ZH-Hans", "zh-TW", "en")] == ["zh", "zh", "zh-tw", "en"]
     assert (name_of("zh-CN"), name_of("xx")) == ("Chinese", "xx")
-
-
-def test_traditional_chinese_has_its_advice() -> None:
-    for code in ("zh-tw", "zh_Hant", "zh-Hant-HK", "zt", "en-zh-tw"):
-        assert "zh is simplified Chinese" in of_traditional(code)
-    for code in ("zh", "zh-Hans", "zh-en", "runs/zh-twin", "zhtw"):
-        assert of_traditional(code) == ""
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from zhuyi.decoding import is_translatable
+from zhuyi.run_names import of_traditional
 from zhuyi.serving.engine import Engine
 from zhuyi.serving.health import EngineHere
 from zhuyi.serving.html_translation import translate_html
@@ -18,7 +19,7 @@ from zhuyi.serving.languages import AUTO, Detected, Detector, codes, pairs, show
 from zhuyi.serving.refusals import NotReady
 from zhuyi.serving.request_bodies import plain, request_values
 from zhuyi.serving.runs import ServedRun
-from zhuyi.tasks.languages import canonical, name_of, of_traditional
+from zhuyi.tasks.languages import canonical, name_of
 
 FORMATS = ("text", "html")
 FRONTEND_TIMEOUT_MILLISECONDS = 500

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from zhuyi.decoding import Sampling
 from zhuyi.errors import InputError
 from zhuyi.predict import Candidate, Forecast, Translation
+from zhuyi.run_names import of_traditional
 from zhuyi.serving.answers import ERRORS, JsonAnswer
 from zhuyi.serving.choosing import chosen, loaded
 from zhuyi.serving.engine import Engine
@@ -25,7 +26,7 @@ from zhuyi.serving.runs import ServedRun
 from zhuyi.serving.uploads import kept_table
 from zhuyi.serving.word_links import aligned
 from zhuyi.tasks.glossary import Entry, Glossary
-from zhuyi.tasks.languages import canonical, name_of, of_traditional
+from zhuyi.tasks.languages import canonical, name_of
 
 router = APIRouter(prefix="/v1", tags=["zhuyi"], responses=ERRORS)
 

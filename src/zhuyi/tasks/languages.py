@@ -35,7 +35,6 @@ _OWN_NAMES = {
     "日文": "ja",
     "日语": "ja",
 }
-_TRADITIONAL = re.compile(r"(^|-)(zt|zh-(hant|tw|hk|mo))(-|$)")
 _LETTERS = re.compile(r"[^\W\d_]")
 # Fewer letters than these are a name or a unit in any language.
 _FEWEST_LETTERS = 4
@@ -66,13 +65,6 @@ def check_code(code: str, where: str) -> None:
     meant = _COUNTRIES.get(plain) or (codes[near[0]] if near else None)
     hint = f"did you mean {meant}?" if meant else "such codes are zh, en, de, fr, ja, or zh-Hant, pt-BR"
     raise InputError(f"{where} {code[:40]}: no language code, which has two or three letters (BCP 47); {hint}")
-
-
-def of_traditional(code: str) -> str:
-    """What to do about traditional Chinese where it is not had, as the end of a sentence; empty for all else."""
-    if not _TRADITIONAL.search(code.strip().lower().replace("_", "-")):
-        return ""
-    return "; zh is simplified Chinese: ask for that, and convert the text (opencc -c s2t or t2s)"
 
 
 def cannot_be_in(texts: Sequence[str], language: str) -> str:
