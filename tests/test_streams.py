@@ -11,8 +11,8 @@ from tests.tiny import random_run
 
 import zhuyi
 from zhuyi.errors import InputError
-from zhuyi.predict import Translator
-from zhuyi.streams import translate_stream
+from zhuyi.predict import PictureClassifier, Translator
+from zhuyi.streams import label_lines, translate_stream
 
 OPTIONS = {"beam": 1, "n_best": 1, "alpha": None, "rule": None, "seed": 1}
 
@@ -152,4 +152,24 @@ def test_who_types_is_told_how(
         assert capsys.readouterr().err == "a text a line; Ctrl-D ends\n"
         translated_windows(translator, monkeypatch, texts=["一"])
         assert capsys.readouterr().err == ""
+        os.write(keyboard, b"\x04")
+        pictures = object.__new__(PictureClassifier)
+        with pytest.raises(InputError, match="no picture in -"):
+            label_lines(pictures, texts=None, input_path=None, output_path=None, as_json=False, warn=pytest.fail)
+        assert capsys.readouterr().err == "a picture's file, or a folder of them, a line; Ctrl-D ends\n"
     os.close(keyboard)
+
+
+@pytest.mark.parametrize("name", ["folder", "missing.txt"])
+def test_an_input_that_cannot_be_read_is_told_without_a_bar(
+    translator: Translator,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=f"cannot read .*{name}"):
+        translated_windows(translator, monkeypatch, input_path=tmp_path / name, output_path=tmp_path / "out.txt")
+    assert capsys.readouterr().err == ""
+    assert not (tmp_path / "out.txt").exists()

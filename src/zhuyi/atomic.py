@@ -24,6 +24,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def replacing_named(path: str | Path) -> contextlib.AbstractContextManager[Path]:
+    """The same for a file that a person named: where that is a symbolic link, what it leads to is replaced.
+
+    Raises: InputError: as `check_file`.
+    """
+    check_file(Path(path))
+    return replacing(_behind_links(Path(path)))
+
+
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Fill the folder this gives; on success it becomes `out` at once, on failure nothing is left of it.
@@ -57,12 +66,29 @@ def new_folder(out: Path) -> Iterator[Path]:
 def check_file(path: Path) -> None:
     """Say before any work is done that its file could not be written.
 
-    Raises: InputError: there is no folder for it, or it is one itself.
+    Raises: InputError: there is no folder for it, it is one itself, a device, a pipe, or where standard output goes.
     """
     if path.is_dir():
         raise InputError(f"{path} cannot be written: it is a folder; give a file's name")
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+    if path.exists() and (not path.is_file() or _is_standard_output(path)):
+        what = "standard output" if _is_standard_output(path) else "no regular file"
+        raise InputError(f"{path} cannot be written: it is {what}; give another name, or - for standard output")
+    folder = _behind_links(path).parent
+    if not folder.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {folder}; make it first")
+
+
+def _is_standard_output(path: Path) -> bool:
+    """Whether what is there is what standard output goes to, a regular file it may be: /dev/stdout leads there too."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:  # it is closed
+        return False
+
+
+def _behind_links(path: Path) -> Path:
+    """What a symbolic link leads to in the end, there or not; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def sync(path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from zhuyi.atomic import check_file, replacing
+from zhuyi.atomic import check_file, replacing_named
 from zhuyi.data.images import pictures_below
 from zhuyi.data.pairs import STANDARD_INPUT, read_lines
 from zhuyi.data.windows import windows, windows_as_they_come
@@ -44,7 +44,7 @@ def translate_stream(
 
     def answer(window: list[str]) -> Iterable[str]:
         nonlocal is_first
-        if is_first and (hint := _other_language(translator, window)):
+        if is_first and (hint := other_language(translator.config.data, window)):
             warn(hint)
         is_first = False
         return (output_line(each, as_json, options["n_best"]) for each in translator.stream(window, **options))
@@ -58,11 +58,14 @@ def translate_stream(
     )
 
 
-def _other_language(translator: Translator, texts: list[str]) -> str:
-    """A sentence for who took the wrong direction; empty where the texts can be in the source's language."""
-    if not isinstance(translator.config.data, PairDataConfig):
+def other_language(data: Any, texts: list[str]) -> str:
+    """A sentence for who took the wrong direction; empty where the texts can be in the source's language.
+
+    Args:   data: the section [data] of the run's config.
+    """
+    if not isinstance(data, PairDataConfig):
         return ""
-    source, target = translator.config.data.source, translator.config.data.target
+    source, target = data.source, data.target
     if not (what := cannot_be_in(texts, source)):
         return ""
     other = f"{target}-{source}"
@@ -77,21 +80,23 @@ def answer_lines(
     input_path: Path | None,
     output_path: Path | None,
     doing: str,
+    each: str = "a text",
 ) -> None:
     """Write a line for each of `texts`, else of the input file, else of standard input.
 
     Args:   answer: the lines for some texts, as many and in the same order.
             doing: what is being done, to be shown.
+            each: what a line of the input is, to be told to who types them.
     Raises: InputError: texts and an input file were both given, or a file cannot be read or written.
     """
     lines, total = _lines_of(texts, input_path, output_path)
     source = str(input_path or STANDARD_INPUT)
     cut = windows if texts or _is_file(source) else windows_as_they_come
     if not texts and source == STANDARD_INPUT and _is_terminal():
-        print("a text a line; Ctrl-D ends", file=sys.stderr)
+        print(f"{each} a line; Ctrl-D ends", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         if output_path:
-            path = stack.enter_context(replacing(output_path))
+            path = stack.enter_context(replacing_named(output_path))
             file: IO[str] = stack.enter_context(path.open("w", encoding="utf-8", errors="replace", newline="\n"))
         else:
             file = sys.stdout
@@ -138,7 +143,14 @@ def label_lines(
                 warn(str(found))
             yield _picture_line(path, found, as_json)
 
-    answer_lines(answer, texts=texts, input_path=input_path, output_path=output_path, doing="classifying")
+    answer_lines(
+        answer,
+        texts=texts,
+        input_path=input_path,
+        output_path=output_path,
+        doing="classifying",
+        each="a text" if isinstance(classifier, Classifier) else "a picture's file, or a folder of them,",
+    )
     if errors and len(errors) == count:
         raise InputError(f"none of {count:,} pictures can be read")
     if errors:
@@ -182,7 +194,7 @@ def embed_lines(
         return
     lines, _ = _lines_of(texts, input_path, output_path)
     rows = [encoder.embed(window) for window in windows(lines)]
-    with replacing(output_path) as path, path.open("wb") as file:
+    with replacing_named(output_path) as path, path.open("wb") as file:
         np.save(file, np.concatenate([np.zeros((0, encoder.model.config.d_model), np.float32), *rows]))
 
 
@@ -198,7 +210,7 @@ def _lines_of(
     if output_path:
         check_file(output_path)
     source = str(input_path or STANDARD_INPUT)
-    is_read_twice = input_path is not None and source != STANDARD_INPUT and _is_file(source)
+    is_read_twice = input_path is not None and source != STANDARD_INPUT and (_is_file(source) or _is_unreadable(source))
     return texts or read_lines(source), count_lines(source) if is_read_twice else None
 
 
@@ -209,6 +221,11 @@ def _is_file(source: str) -> bool:
     except OSError:  # a standard input that the system knows nothing of; for a missing file reading says so
         return False
     return stat.S_ISREG(status.st_mode)
+
+
+def _is_unreadable(source: str) -> bool:
+    """Whether reading it fails at once: it is a folder, or not there."""
+    return os.path.isdir(source) or not os.path.exists(source)
 
 
 def _is_terminal() -> bool:

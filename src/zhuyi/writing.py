@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from zhuyi.atomic import check_file, replacing
+from zhuyi.atomic import check_file, replacing_named
 from zhuyi.data.audio import read_audio
 from zhuyi.data.recordings import sound_files
 from zhuyi.decoding.config import GenerationConfig
@@ -147,7 +147,7 @@ def write_transcriptions(
             out.flush()
         else:
             places[path].parent.mkdir(parents=True, exist_ok=True)
-            with replacing(places[path]) as unfinished:
+            with replacing_named(places[path]) as unfinished:
                 unfinished.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     if errors:
         raise InputError(f"{len(errors)} of {len(named)} recordings could not be read, {errors[0]} for one")

@@ -1,5 +1,7 @@
 """Where results go: a file, or standard output by the name `-`; what nobody named takes nothing's place."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +9,12 @@ from typing import Any
 
 import pytest
 from tests.tiny import random_run
+from typer.main import get_command
 
-from zhuyi.cli import main
+from zhuyi.atomic import replacing_named
+from zhuyi.cli import app, main
 from zhuyi.cli.pictures import _free_name
+from zhuyi.errors import InputError
 
 Ended = Callable[..., tuple[int, str, str]]
 
@@ -102,6 +107,63 @@ def test_a_folder_in_the_place_of_a_file_is_refused_before_any_work(run: Path, e
         assert ended(*arguments, "--output", "no/x.txt")[2].startswith(
             "error: no/x.txt cannot be written: there is no folder no"
         )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file of another kind")
+@pytest.mark.parametrize("arguments", [["translate", "x"], ["evaluate"]])
+def test_what_is_no_regular_file_is_refused_and_stays(
+    arguments: list[str], run: Path, ended: Ended, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        status, out, err = ended(arguments[0], run, *arguments[1:], "--output", name)
+        assert (status, out) == (2, "")
+        assert err == (
+            f"error: {name} cannot be written: it is no regular file; give another name, or - for standard output\n"
+        )
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+    with pytest.raises(InputError, match="no regular file"), replacing_named(tmp_path / "link"):
+        pass
+
+
+def test_what_a_link_leads_to_is_replaced(run: Path, ended: Ended, tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "o.txt").write_text("old")
+    (tmp_path / "l.txt").symlink_to("below/o.txt")
+    (tmp_path / "new.txt").symlink_to("l2.txt")
+    (tmp_path / "l2.txt").symlink_to("below/new.txt")  # where nothing is yet
+    wanted = ended("translate", run, "三五。")[1]
+    for link, target in (("l.txt", "o.txt"), ("new.txt", "new.txt")):
+        assert ended("translate", run, "三五。", "--output", link)[0] == 0
+        assert (tmp_path / link).is_symlink()
+        assert (tmp_path / "below" / target).read_text(encoding="utf-8") == wanted
+    assert sorted(path.name for path in (tmp_path / "below").iterdir()) == ["new.txt", "o.txt"]
+    (tmp_path / "lost.txt").symlink_to("nowhere/o.txt")
+    assert "there is no folder" in ended("translate", run, "三五。", "--output", "lost.txt")[2]
+    assert (tmp_path / "lost.txt").is_symlink()
+
+
+def test_where_standard_output_goes_nothing_else_does(tmp_path: Path) -> None:
+    code = "from pathlib import Path; from zhuyi.atomic import check_file; check_file(Path('log.txt'))"
+    with (tmp_path / "log.txt").open("w") as log:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            timeout=240,
+            check=False,
+        )
+    assert "log.txt cannot be written: it is standard output; give another name" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["translate", "classify", "embed", "transcribe", "forecast"])
+def test_its_name_is_in_the_help(verb: str) -> None:
+    commands: dict[str, Any] = vars(get_command(app))["commands"]
+    (option,) = (each for each in commands[verb].params if each.name in ("output", "out"))
+    assert "- is standard output" in option.help
 
 
 def test_a_picture_that_nobody_named_takes_no_others_place(ended: Ended, run: Path, tmp_path: Path) -> None:

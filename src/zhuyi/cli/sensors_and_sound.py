@@ -13,7 +13,7 @@ def forecast(
     run: Run,
     input_: Annotated[Path, typer.Option("--input", help="Recent measurements: .csv or .parquet, a column a sensor.")],
     steps: Annotated[int | None, typer.Option(help="How many; all that the run was trained for otherwise.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The table to write, .csv; standard output otherwise.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The table to write, .csv; - is standard output.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A .png with history, forecast and, where known, truth.")] = None,
     sensor: Annotated[
         list[str] | None, typer.Option(help="A sensor to plot; may be given several times; the liveliest otherwise.")
@@ -42,7 +42,10 @@ def transcribe(
     sounds: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings of any kind, or folders of them.")],
     format_: Annotated[str, typer.Option("--format", help="txt, srt, vtt, or json: one object a recording.")] = "txt",
     output: Annotated[
-        Path | None, typer.Option(help="A file; for several recordings a folder, where each gets a file of its name.")
+        Path | None,
+        typer.Option(
+            help="A file, - is standard output; for several recordings a folder, where each gets a file of its name."
+        ),
     ] = None,
     beam: Beam = None,
     language: Annotated[

@@ -231,7 +231,7 @@ def classify(
         typer.Argument(metavar="[TEXT]...", help="Texts, or pictures' files and folders; standard input otherwise."),
     ] = None,
     input_: Annotated[Path | None, typer.Option("--input", help="A file of them, one a line, .gz or not.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the labels go, one a line.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the labels go, one a line; - is standard output.")] = None,
     precision: Precision = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="One JSON object a line: label, probability, probabilities, flags.")
@@ -258,7 +258,8 @@ def embed(
     ] = None,
     input_: Annotated[Path | None, typer.Option("--input", help="A file of texts, one a line, .gz or not.")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="F.npy: an array of a row a text; any other name: JSON lines.")
+        Path | None,
+        typer.Option(help="F.npy: an array of a row a text; any other name: JSON lines; - is standard output."),
     ] = None,
     precision: Precision = None,
 ) -> None:

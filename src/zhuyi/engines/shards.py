@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zhuyi.atomic import replacing
+from zhuyi.atomic import replacing, replacing_named
 from zhuyi.errors import InputError
 
 _MANIFEST = "manifest.json"
@@ -59,7 +59,7 @@ class ShardFolder:
 
     def join(self) -> None:
         """Make the output of all the shards, in order, and remove the folder."""
-        with replacing(self._output) as path, path.open("wb") as output:
+        with replacing_named(self._output) as path, path.open("wb") as output:
             for number in range(self._count()):
                 with self._shard(number).open("rb") as shard:
                     shutil.copyfileobj(shard, output)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zhuyi.atomic import replacing
+from zhuyi.atomic import replacing_named
 from zhuyi.errors import InputError
 
 
@@ -52,5 +52,5 @@ def files_to_score(wanted: Wanted, own: Sequence[str]) -> list[str]:
 
 def write_lines(output: Path, lines: Iterable[str]) -> None:
     """Write what the model answers, whole or not at all."""
-    with replacing(output) as path:
+    with replacing_named(output) as path:
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace", newline="\n")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zhuyi.atomic import check_file, replacing
+from zhuyi.atomic import replacing_named
 from zhuyi.config import RunConfig
 from zhuyi.data.traffic import SensorTable, days_and_slots, read_table, show, to_minutes
 from zhuyi.errors import InputError
@@ -55,8 +55,7 @@ class Forecast:
 
     def write(self, path: Path) -> None:
         """That table into a file, whole or not at all."""
-        check_file(path)
-        with replacing(path) as unfinished:
+        with replacing_named(path) as unfinished:
             unfinished.write_text(self.as_csv(), encoding="utf-8", newline="\n")
 
 

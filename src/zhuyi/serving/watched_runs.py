@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from zhuyi.atomic import replacing
+from zhuyi.atomic import replacing_named
 from zhuyi.config import RunConfig
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder
@@ -129,7 +129,7 @@ def write_watch_page(watch: Watch, path: Path) -> None:
     if not any((run / "config.json").exists() for each in watch.paths for run in _runs_in(each)):
         folders = ", ".join(str(each) for each in watch.paths)
         raise InputError(f"{folders}: no run here, nor right below; give the folder of a run, or one with runs in it")
-    with replacing(path) as unfinished:
+    with replacing_named(path) as unfinished:
         unfinished.write_text(self_contained(template(), ["watch.js"], watch.news({})), encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zhuyi.atomic import replacing
+from zhuyi.atomic import replacing_named
 from zhuyi.data.audio import SAMPLE_RATE_HZ
 from zhuyi.predict import PictureMaps, SoundMaps, TextMaps
 from zhuyi.visualize.place_maps import PlaceMaps, choose_place, places
@@ -37,7 +37,7 @@ def write_page(
     data = page_data(maps, place=place, layer=layer, head=head, rolled=rolled)
     template = files("zhuyi.visualize").joinpath("attention_page.html").read_text(encoding="utf-8")
     page = self_contained(template, ["attention.js", "language.js"], data)
-    with replacing(path) as unfinished:
+    with replacing_named(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
 
 

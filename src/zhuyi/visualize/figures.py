@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zhuyi.atomic import replacing
+from zhuyi.atomic import replacing_named
 from zhuyi.visualize.fonts import CHINESE_FAMILY, LATIN_FAMILY, chinese_font, missing_extra
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def style() -> Iterator[None]:
 
 def save(figure: "Figure", path: str | Path) -> None:
     """Write a PNG, cropped to what is drawn, whole or not at all."""
-    with replacing(path) as unfinished:
+    with replacing_named(path) as unfinished:
         figure.savefig(
             unfinished,
             format="png",
