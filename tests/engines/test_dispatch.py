@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ class FakeWorkers:
         if not isinstance(outcome, Exception):
             self._ready.add(place)
         return place, outcome
+
+
+class EchoingWorkers(FakeWorkers):
+    """Workers whose translation is the text."""
+
+    def send(self, place: int, texts: list[str]) -> None:
+        self._ready.remove(place)
+        self._reports[place] = texts
 
 
 def numbered(count: int) -> Iterator[Window]:
@@ -189,7 +198,7 @@ def test_wrong_usage_is_one_line(run: Path, tmp_path: Path) -> None:
     assert "--input and --output" in refused(run, input_path=source)
     assert "--input and --output" in refused(run, output_path=output)
     assert "no texts" in refused(run, **files, texts=["一"])
-    assert "its folder does not exist" in refused(run, input_path=source, output_path=tmp_path / "no" / "out.txt")
+    assert "there is no folder" in refused(run, input_path=source, output_path=tmp_path / "no" / "out.txt")
     assert "none.txt" in refused(run, input_path=tmp_path / "none.txt", output_path=output)
     assert "no such file" in refused(run, input_path=Path("-"), output_path=output)
     assert "nowhere" in refused(Path("nowhere"), **files)
@@ -218,6 +227,21 @@ def after_one_window(run: Path, happens: Callable[[], object], **files: Path) ->
         with pytest.raises(InputError) as error:
             translate_file(str(run), warn=print, **{**USUAL, **files})
     return str(error.value)
+
+
+def test_who_took_the_wrong_direction_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = random_run(tmp_path / "run")
+    config = folder.read_config()
+    folder.write_config(replace(config, data=replace(config.data, source="zh", target="en")))
+    monkeypatch.setattr("zhuyi.data.windows.WINDOW_TEXTS", 1)
+    monkeypatch.setattr("zhuyi.engines.dispatch._workers", lambda *given: nullcontext(EchoingWorkers(1)))
+    files = {"input_path": tmp_path / "in.txt", "output_path": tmp_path / "out.txt"}
+    for text, wanted in (("Good morning.\nGood night.\n", ["the text has no Chinese characters"]), ("你好\n", [])):
+        files["input_path"].write_text(text, encoding="utf-8")
+        told: list[str] = []
+        translate_file(str(folder.path), warn=told.append, **{**USUAL, **files})
+        assert [message.split(",")[0] for message in told] == wanted
+        assert files["output_path"].read_text(encoding="utf-8") == text
 
 
 def test_an_input_that_changes_meanwhile_makes_no_output(run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from zhuyi.engines.work import Job, WorkerFailed, Workers, file_hashes
 from zhuyi.errors import InputError
 from zhuyi.machine import choose_translation_precision
 from zhuyi.run_folder import find_run
-from zhuyi.streams import count_lines, progress
+from zhuyi.streams import count_lines, other_language, progress
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def translate_file(
     """
     input_path, output_path = _check_usage(texts, input_path, output_path, engine, address)
     total = count_lines(str(input_path))
-    files = find_run(run).needed_files()
+    folder = find_run(run)
+    files = folder.needed_files()
     if precision == "auto" and address:  # nobody here knows those machines
         precision = "float32"
     elif precision == "auto":  # once for all workers
@@ -67,6 +68,9 @@ def translate_file(
     job = Job(str(files[0].parent.resolve()), file_hashes(files), precision, options, as_json)
     before = os.stat(input_path)
     shards = ShardFolder(output_path, _origin(job, input_path))
+    for first in islice(cut_into_windows(input_path), 1):
+        if hint := other_language(folder.read_config().data, first.texts):
+            warn(hint)
     if finished := shards.open():
         warn(f"{finished:,} shards in {shards.path} are finished already")
     with ExitStack() as stack:
