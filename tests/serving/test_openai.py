@@ -247,6 +247,7 @@ def test_what_a_run_cannot_do_is_told(client: httpx2.Client, path: str, values: 
     [
         ("chat/completions", {"model": "zh-en", "messages": MESSAGES[-1:], "temperature": 0.5}, "temperature"),
         ("chat/completions", {"model": "zh-en", "messages": MESSAGES[-1:], "max_tokens": 5}, "max_tokens"),
+        ("chat/completions", {"model": "zh-en", "messages": MESSAGES[-1:], "n": 17}, "n"),
         ("chat/completions", {"model": "talker", "messages": MESSAGES[:2]}, "messages"),
         ("completions", {"model": "writer", "prompt": [9999]}, "prompt"),
         ("completions", {"model": "writer", "prompt": "x", "n": 17}, "n"),

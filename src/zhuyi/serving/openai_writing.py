@@ -19,7 +19,7 @@ from zhuyi.serving.engine import Engine
 from zhuyi.serving.event_streams import begun
 from zhuyi.serving.health import EngineHere
 from zhuyi.serving.jobs import TranslateOptions
-from zhuyi.serving.limits import check_generation
+from zhuyi.serving.limits import check_generation, check_width
 from zhuyi.serving.openai_forms import ChatForm, CompletionForm, Writing
 from zhuyi.serving.refusals import WrongOption
 from zhuyi.serving.runs import ServedRun
@@ -202,6 +202,7 @@ async def _translated(engine: Engine, run: ServedRun, form: ChatForm, text: str)
                 name, f"{name}: is not supported by {run.name}, a run of {run.task}, which searches; leave it out"
             )
     samples = form.n or 1
+    check_width("n", samples, engine.settings)
     (found,) = await engine.translate(run, [text], TranslateOptions(n_best=samples))
     ids = await asyncio.to_thread(run.predictor.source_tokenizer.encode, text)
     wanted = Wanted(form, run, [ids], GenerationConfig(), 0, [""] * samples, is_chat=True)
