@@ -50,6 +50,19 @@ def test_every_form_says_the_same(tmp_path: Path, name: str, content: str) -> No
     assert found == [("1", "好 书"), ("0", "差，很差")]
 
 
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv.gz"])
+def test_what_they_are_in_is_told_where_none_is_utf_8(tmp_path: Path, name: str) -> None:
+    line = "1\t这本书很好，我喜欢。" if "tsv" in name else "1,这本书很好，我喜欢。"
+    content = ("label\ttext\n" if "tsv" in name else "label,text\n") + f"{line}\n{line}\n"
+    path = tmp_path / name
+    path.write_bytes((gzip.compress if name.endswith(".gz") else bytes)(content.encode("gb18030")))
+    with pytest.raises(InputError, match=rf"{name}: line 2 is not UTF-8, and .* gb18030; .*iconv -f gb18030"):
+        list(read_all_texts([str(path)], layout(), CleaningReport()))
+    assert len(list(read_all_texts([str(path)], layout(encoding="gb18030"), CleaningReport()))) == 2
+    with pytest.raises(InputError, match="of another encoding"):
+        list(read_all_texts([str(path)], layout(encoding="ascii"), CleaningReport()))
+
+
 def test_quotes_of_a_field_go_and_those_of_a_text_stay(tmp_path: Path) -> None:
     content = '1\t"he said ""no"" twice"\n0\t"a quotation" begins this\n1\t"\n0\t"unclosed\n1\tplain\n'
     assert [text for _, text in read(tmp_path / "a.tsv", content)[0]] == [

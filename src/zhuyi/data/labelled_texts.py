@@ -16,6 +16,7 @@ from zhuyi.data.pairs import (
     WRONG_ENCODING,
     CleaningReport,
     byte_lines,
+    refuse_another_encoding,
 )
 from zhuyi.errors import InputError
 
@@ -89,6 +90,7 @@ def read_all_texts(paths: Sequence[str], layout: Layout, report: CleaningReport)
     for path in paths:
         yield from read_texts(path, layout, report)
     if not report.kept:
+        refuse_another_encoding(paths, report)
         expected = "LABEL<TAB>TEXT, LABEL,TEXT or LABEL TEXT" if layout.label else "a text"
         raise InputError(f"no text in {' '.join(paths)}: {report.summary()}; expected {expected} a line")
 
