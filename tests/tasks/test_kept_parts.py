@@ -14,9 +14,10 @@ from zhuyi.decoding.config import DecodeConfig
 from zhuyi.errors import InputError
 from zhuyi.models.transformer import Transformer, TransformerConfig
 from zhuyi.tasks.demands import Mark, _places, _spans, split_text, token_ranges
+from zhuyi.tasks.forms import Sentence
 from zhuyi.tasks.glossary import Entry, Glossary, make_glossary
-from zhuyi.tasks.kept_parts import LONGEST_PIECE, KeptParts
-from zhuyi.tasks.placeholders import find_kept
+from zhuyi.tasks.line_pieces import LONGEST_PIECE, line_pieces, without_marks
+from zhuyi.tasks.placeholders import Kept, find_kept
 from zhuyi.tasks.tag_placement import Link, place
 from zhuyi.tasks.text_parts import Translation
 from zhuyi.tasks.text_search import TextSearch, translate_all
@@ -183,6 +184,20 @@ def test_marks_are_put_in_one_translation_a_step(model, tokenizer, monkeypatch):
     assert not search._wanted and not search._marked
 
 
+def test_no_marks_are_put_for_who_left(model, tokenizer, monkeypatch):
+    decode = DecodeConfig(beam=2, placeholders=True, longest_sentence=16)
+    search = TextSearch(model, tokenizer, tokenizer, decode, n_best=2)
+    search.admit("a", "She <b>doesn't</b> smoke. Bob <i>paid</i> a lot!")
+    while not search._marked:  # the first of its two translations is written
+        search.advance()
+    search.drop(["a"])
+    written = list[object]()
+    monkeypatch.setattr(TextSearch, "_write", lambda _search, sentence, _hypothesis: written.append(sentence))
+    for _ in range(3):
+        assert search.advance() == []
+    assert written == []
+
+
 def test_who_leaves_takes_its_terms_along(model, tokenizer):
     search = TextSearch(model, tokenizer, tokenizer, DecodeConfig(beam=2, placeholders=True))
     search.admit("a", "Hello {name}!")
@@ -231,16 +246,66 @@ def test_a_long_text_has_its_terms_wherever_it_is_cut(model, tokenizer):
 @pytest.mark.parametrize(
     "sentence", ["他说{name}很好。", "{a} 我 ", "<b>我", "a, b https://a.org/b?c. D", "我", "word "]
 )
-def test_a_long_line_is_looked_through_in_pieces(sentence, tokenizer, model):
+def test_a_long_line_is_looked_through_in_pieces(sentence):
     """Cut where nothing goes on; together they are the line."""
-    settings = {"prefix": (), "forbidden": frozenset(), "limit": 40, "placeholders": True}
     line = sentence * (3 * LONGEST_PIECE // len(sentence) + 1)
-    pieces = list(KeptParts(model, tokenizer, tokenizer, **settings).pieces(line, make_glossary({"nowhere": "x"})))
-    assert "".join(pieces) == line
-    assert len(pieces) > 1 and max(map(len, pieces)) <= 2 * LONGEST_PIECE
-    assert sum(len(find_kept(piece)) for piece in pieces) == len(find_kept(line))
-    long = f"https://a.org/{'b' * 3 * LONGEST_PIECE} {line}"
-    assert "".join(KeptParts(model, tokenizer, tokenizer, **settings).pieces(long, None)) == long
+    pieces = list(line_pieces(line, make_glossary({"nowhere": "x"}), placeholders=True))
+    assert len(pieces) > 1 and max(len(piece) for piece, _ in pieces) <= 2 * LONGEST_PIECE
+    assert joined_again(pieces) == (line, find_kept(line))
+
+
+def joined_again(pieces: list[tuple[str, list[Kept]]]) -> tuple[str, list[Kept]]:
+    line, found = "", list[Kept]()
+    for piece, kept in pieces:
+        found += [Kept(len(line) + each.start, len(line) + each.end, each.kind) for each in kept]
+        line += piece
+    return line, found
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        f"https://a.org/{'b-' * 2250}c",
+        f"""<a title="{"word " * 200}" {" ".join(f'b{i}="{"word, " * 60}"' for i in range(3))}>""",
+        f"{{n, plural, {' '.join(f'={i} {{# of these items. Here}}' for i in range(150))}}}",
+        "{a}" * 2000,
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1, 500, LONGEST_PIECE - 1, 2 * LONGEST_PIECE - 1])
+@pytest.mark.parametrize("filling", ["He paid. ", "我爸爸"])
+def test_however_long_what_is_kept_lies_whole_in_one_piece(kept, before, filling):
+    line = (filling * before)[:before] + " " + kept + " " + filling * 4 * LONGEST_PIECE
+    pieces = list(line_pieces(line, None, placeholders=True))
+    assert [piece.count(kept) for piece, _ in pieces if kept in piece] == [1]
+    assert joined_again(pieces) == (line, find_kept(line))
+    assert len(pieces) > 2 and len(pieces[-1][0]) <= 2 * LONGEST_PIECE
+
+
+@pytest.mark.parametrize("source", ["many lazy dogs", "我爸爸吸烟", "one, two. Three", "lazy " * 500 + "dogs"])
+@pytest.mark.parametrize("line_of", ["{} ", "{}", "<b>{}</b>&nbsp;", "a {} <br>"])
+def test_an_entry_of_the_glossary_lies_whole_in_one_piece(source, line_of):
+    """Wherever a piece might end, and with tags within it too."""
+    glossary = make_glossary({source: "x"})
+    spaced = line_of.format(source) if not source.isascii() else line_of.format(source) + " "
+    tagged = spaced.replace(" d", " <i>d").replace("爸吸", "爸<i>吸")
+    for one in (spaced, tagged):
+        for shift in (0, 1, 600):
+            line = "on " * shift + one * (5 * LONGEST_PIECE // len(one) + 3)
+            pieces = list(line_pieces(line, glossary, placeholders=True))
+            assert joined_again(pieces) == (line, find_kept(line))
+            bare = [without_marks(piece, kept)[0] for piece, kept in pieces]
+            assert sum(each.count(source) for each in bare) == line.count(one)
+            assert len(pieces) > 1
+
+
+def test_a_line_in_pieces_has_all_that_is_kept_and_every_term(model, tokenizer):
+    url = f"https://a.org/{'b-' * 2250}c"
+    search = TextSearch(model, tokenizer, tokenizer, DecodeConfig(beam=2, placeholders=True, longest_sentence=40))
+    text = "He smokes, " * 170 + url + " and " + "a lot of them smoke " * 150
+    plan = [part for part in search.plan(text, make_glossary({"lot of them": "吸烟"})) if isinstance(part, Sentence)]
+    demands = [part.demands for part in plan if part.demands]
+    assert [fill.text for each in demands for fill in each.fills] == [url]
+    assert sum(len(each.terms) - len(each.fills) for each in demands) == 150
 
 
 def test_what_draws_or_has_a_form_takes_no_glossary(tokenizer, model):

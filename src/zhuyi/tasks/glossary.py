@@ -57,6 +57,7 @@ class Glossary:
         for beginning, found in self._by_beginning.items():
             self._by_beginning[beginning] = dict(sorted(found.items(), key=lambda item: (-len(item[0]), item[0])))
         self._entries = tuple(entries)
+        self.longest = max((len(entry.source) for entry in entries), default=0)
 
     def reading(self, read: Callable[[str], str]) -> Self:
         """The same glossary, for texts that are read so."""

@@ -1,32 +1,24 @@
 """Lines with things to keep or terms to write, cut into sentences that a model can read, with what each demands."""
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from operator import attrgetter, itemgetter
 from typing import TypeVar
 
-from zhuyi.data.normalization import split_clauses, split_sentences
 from zhuyi.data.tokenizers import Tokenizer
 from zhuyi.decoding import Term, is_translatable
 from zhuyi.tasks.demands import Demands, Fill, Mark
 from zhuyi.tasks.forms import Sentence
 from zhuyi.tasks.glossary import Glossary
-from zhuyi.tasks.placeholders import Kept, find_kept, may_keep
+from zhuyi.tasks.line_pieces import between_breaks, line_pieces, without_marks
+from zhuyi.tasks.placeholders import Kept
 from zhuyi.tasks.stand_ins import StandIn, choose_stand_ins
 from zhuyi.tasks.terms import joins, make_term
 from zhuyi.tasks.text_parts import cut_with_text
 from zhuyi.tasks.text_to_text_model import TextToTextModel
 
-_WORD = re.compile(r"\S*+\s*+")
-_TAG_NAME = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]*)")
-_ALONE = frozenset(("img", "wbr", "input", "embed", "source"))
 _PLACE, _PLACE_OF_MARK = itemgetter(0), attrgetter("place")
-_SPACES = frozenset(("&nbsp;", "&#160;", "&ensp;", "&emsp;", "&thinsp;"))
-# Characters of a line that are looked through at once: a moment's work, between the steps of others' searches.
-LONGEST_PIECE = 2000
 
 Placed = TypeVar("Placed")
 
@@ -70,23 +62,17 @@ class KeptParts:
         self._known_stand_ins: dict[str, tuple[StandIn, ...]] | None = None
         self._terms: dict[tuple[str, ...], Term | None] = {}
 
-    def pieces(self, line: str, glossary: Glossary | None) -> Iterator[str]:
-        """A line whole, or one that takes long to look through in pieces, cut where no sentence or the like goes on."""
-        here, may_hold = 0, glossary is not None or (self._placeholders and may_keep(line))
-        while may_hold and len(line) - here > 2 * LONGEST_PIECE:
-            end = here + _last_border(line[here : here + 2 * LONGEST_PIECE])
-            yield line[here:end]
-            here = end
-        yield line[here:]
+    def pieces(self, line: str, glossary: Glossary | None) -> Iterator[tuple[str, list[Kept]]]:
+        """What `line_pieces` gives."""
+        return line_pieces(line, glossary, placeholders=self._placeholders)
 
-    def parts(self, line: str, glossary: Glossary | None) -> list[str | Sentence] | None:
+    def parts(self, line: str, kept: Sequence[Kept], glossary: Glossary | None) -> list[str | Sentence] | None:
         """The parts of a line, or None where nothing is to be kept and no word has an entry."""
-        kept = find_kept(line) if self._placeholders else []
         if not kept and (glossary is None or next(glossary.matches(line), None) is None):
             return None
         found: list[str | Sentence] = []
         lead = ""
-        for text, within, after in _between_breaks(line, kept):
+        for text, within, after in between_breaks(line, kept):
             parts = self._parts(text, within, glossary)
             if not any(isinstance(part, Sentence) for part in parts):
                 if found:
@@ -110,7 +96,7 @@ class KeptParts:
 
     def _parts(self, text: str, kept: Sequence[Kept], glossary: Glossary | None) -> list[str | Sentence]:
         """The sentences of a stretch without breaks; none where nothing is left to translate."""
-        bare, taken, marks = _without_marks(text, kept)
+        bare, taken, marks = without_marks(text, kept)
         ends, starts = (0, *(end for _, end, _ in taken)), (*(start for start, _, _ in taken), len(bare))
         if not is_translatable("".join(bare[end:start] for end, start in zip(ends, starts, strict=True))):
             return []
@@ -241,32 +227,6 @@ class KeptParts:
         return replace(sentence, demands=demands, flags=tuple(dict.fromkeys((*sentence.flags, *flags))))
 
 
-def _last_border(text: str) -> int:
-    """Where to cut a text, in its first half if it can be: behind a sentence, else a clause, a word, or anything.
-
-    What is kept may begin in the second half and go on behind the text's end, unseen.
-    """
-    kept = [(each.start, each.end) for each in find_kept(text)]
-    for split in (split_sentences, split_clauses, _WORD.findall, list):
-        for end in sorted(accumulate(map(len, split(text))), reverse=True):
-            before = bisect_left(kept, (end, 0)) - 1
-            if 0 < end <= len(text) // 2 and not (before >= 0 and end < kept[before][1]):
-                return end
-    return kept[0][1]
-
-
-def _between_breaks(line: str, kept: Sequence[Kept]) -> Iterator[tuple[str, list[Kept], str]]:
-    """Stretches of a line, with what is kept in each, and the break after it."""
-    start, within = 0, list[Kept]()
-    for each in kept:
-        if each.kind == "break":
-            yield line[start : each.start], within, line[each.start : each.end]
-            start, within = each.end, []
-        else:
-            within.append(Kept(each.start - start, each.end - start, each.kind))
-    yield line[start:], within, ""
-
-
 def _between(items: Sequence[Placed], begin: int, end: int, place: Callable[[Placed], int]) -> Sequence[Placed]:
     """Those from one place through another, of items in order."""
     return items[bisect_left(items, begin, key=place) : bisect_right(items, end, key=place)]
@@ -284,29 +244,6 @@ def _enclose(parts: list[str | Sentence], lead: str = "", trail: str = "") -> No
             demands, lead=before + demands.lead, trail=demands.trail + after, is_glued=demands.is_glued or bool(after)
         )
         parts[i] = replace(sentence, demands=around)
-
-
-def _without_marks(text: str, kept: Sequence[Kept]) -> tuple[str, list[tuple[int, int, str]], list[Mark]]:
-    """A text without markup: where its placeholders are, and where its marks were."""
-    bare, taken, marks, here = "", list[tuple[int, int, str]](), list[Mark](), 0
-    for each in kept:
-        bare += text[here : each.start]
-        raw, here = text[each.start : each.end], each.end
-        if each.kind in ("name", "number"):
-            taken.append((len(bare), len(bare) + len(raw), each.kind))
-            bare += raw
-            continue
-        marks.append(_mark(len(bare), raw))
-        if raw.lower() in _SPACES and not (bare[-1:].isspace() or text[here : here + 1].isspace()):
-            marks[-1] = replace(marks[-1], is_space=True)
-            bare += " "
-    return bare + text[here:], taken, marks
-
-
-def _mark(place: int, raw: str) -> Mark:
-    tag = _TAG_NAME.match(raw)
-    is_alone = tag is None or raw.endswith("/>") or tag[2].lower() in _ALONE
-    return Mark(place, raw) if tag is None or is_alone else Mark(place, raw, tag[2].lower(), tag[1] == "/")
 
 
 def _take_edges(marks: list[Mark], text: str) -> tuple[str, str]:

@@ -39,9 +39,11 @@ _WIDTH = r"%(?:\([\w.]{1,60}\)|[0-9]{1,2}\$)?[-+0#]{0,4}[0-9*]{0,4}(?:\.[0-9*]{0
 _NUMBER_FORMAT = rf"{_WIDTH}(?:hh|h|ll|l|L|q|j|z|t)?[diuoxXeEfFgG](?![A-Za-z])(?:%%)?"
 _FORMAT = rf"{_WIDTH}[scraSpn@](?![A-Za-z])"
 _SIGNS = re.compile(r"[{}%$<&@]|://|www\.")
-_KEPT = re.compile(
-    f"(?P<tag>{_TAG})|(?P<url>{_URL})|(?P<email>{_EMAIL})|(?P<braces>{_BRACES})|(?P<number>{_NUMBER_FORMAT})"
-    f"|(?P<format>{_FORMAT})|(?P<entity>{_ENTITY})|(?P<dollar>{_DOLLAR})",
+_AT_ONCE = 2000
+# With what stands before it, of a bounded length, so that a look for the next one takes a moment in any text.
+_NEXT = re.compile(
+    f"(?P<before>.{{0,{_AT_ONCE}}}?)(?:(?P<tag>{_TAG})|(?P<url>{_URL})|(?P<email>{_EMAIL})|(?P<braces>{_BRACES})|(?P<number>{_NUMBER_FORMAT})"
+    f"|(?P<format>{_FORMAT})|(?P<entity>{_ENTITY})|(?P<dollar>{_DOLLAR}))",
     re.DOTALL,
 )
 _COUNT = re.compile(
@@ -64,25 +66,36 @@ def may_keep(text: str) -> bool:
 
 def find_kept(text: str) -> list[Kept]:
     """Find what is kept, in order, in a line of text; neighbours that belong together are one."""
-    if not may_keep(text):
-        return []
+    return find_kept_within(text, 0, len(text)) if may_keep(text) else []
+
+
+def find_kept_within(text: str, begin: int, end: int) -> list[Kept]:
+    """Find what is kept of a text from a place where nothing goes on, and begins before another, wherever it ends."""
     found: list[Kept] = []
-    for kept in _found(text):
+    for kept in _found(text, begin, end):
         last = found[-1] if found else None
         words = ("name", "number")
         if last and last.kind in words and kept.kind in words and _BETWEEN.match(text, last.end, kept.start):
             found[-1] = Kept(last.start, kept.end, "name")
         elif last and kept.start < last.end:  # swallowed by what the other is glued to
             found[-1] = Kept(last.start, max(last.end, kept.end), last.kind)
+        elif kept.start >= end:
+            break
         else:
             found.append(kept)
     return found
 
 
-def _found(text: str) -> Iterator[Kept]:
-    before = 0
-    for match in _KEPT.finditer(text):
-        start, end = match.span()
+def _found(text: str, begin: int, enough: int) -> Iterator[Kept]:
+    """What is kept, and perhaps belongs to its neighbours; past a place, as far as each may touch the one before."""
+    here = before = begin
+    while here <= enough:
+        match = _NEXT.match(text, here)
+        if match is None:
+            here += _AT_ONCE + 1
+            continue
+        start, end = match.end("before"), match.end()
+        raw, enough, here = text[start:end], max(enough, end), end
         group = match.lastgroup if match.lastgroup != "element" else "tag"
         kind: Kind = "name"
         if group == "tag":
@@ -90,12 +103,12 @@ def _found(text: str) -> Iterator[Kept]:
         elif group == "entity":
             kind = "entity"
         elif group == "url":
-            end = start + len(_without_marks(match[0]))
+            end = start + len(_without_marks(raw))
         elif group == "braces":
             start -= len(_glued(text[max(before, start - 80) : start]))
             after = _GLUED_AFTER.match(text, end, min(len(text), end + 80))
             end = after.end() if after else end
-            kind = "number" if _COUNT.match(match[0]) and text[start:end].strip("%$") == match[0] else "name"
+            kind = "number" if _COUNT.match(raw) and text[start:end].strip("%$") == raw else "name"
         elif group == "number":
             kind = "number"
         before = end

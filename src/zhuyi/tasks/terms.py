@@ -13,6 +13,7 @@ _JOINED = (
     r"\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U000323af]"
 )
 _JOINS = re.compile(_JOINED)
+_TOGETHER = re.compile(rf"{_JOINED}++|.", re.DOTALL)
 _ENDS_SENTENCE = re.compile(r"[.!?…。！？][\"'”’)）]*\Z")
 _SILENT = re.compile(rf"[\s{SPACE}\"'“”‘’«»(（\[¿¡「『—–-]*\Z")
 # What may stand before a term: nothing, a word, a bracket, a Chinese word; a model's pieces differ with it.
@@ -22,6 +23,11 @@ _CONTEXTS = ("", "a ", "(", "中", "。")
 def joins(character: str) -> bool:
     """Whether a letter or digit goes on with the word beside it."""
     return _JOINS.match(character) is not None
+
+
+def joined(text: str) -> list[str]:
+    """A text cut wherever no letter or digit goes on with the one beside it."""
+    return _TOGETHER.findall(text)
 
 
 @cache

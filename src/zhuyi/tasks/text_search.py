@@ -228,14 +228,14 @@ class TextSearch:
             yield part
 
     def _cut(self, line: str, glossary: Glossary | None) -> Iterator[str | Sentence]:
-        for piece in (line,) if self._kept is None else self._kept.pieces(line, glossary):
+        for piece, kept in ((line, ()),) if self._kept is None else self._kept.pieces(line, glossary):
             parts: Iterable[str | Sentence] | None = None
             if not is_translatable(piece):
                 parts = (piece.strip(),)
             elif self._forms is not None:
                 parts = self._forms.parts(piece, self._room)
             elif self._kept is not None:
-                parts = self._kept.parts(piece, glossary)
+                parts = self._kept.parts(piece, kept, glossary)
             if parts is None:
                 parts = cut_line(piece, self._source_tokenizer, self._limit)
             for part in parts:
