@@ -402,7 +402,7 @@ def test_wrong_usage(run: Path, refused: Here, tmp_path: Path) -> None:
     assert "precision" in refused("translate", run, "x", "--precision", "float8")
     assert "not both" in refused("translate", run, "x", "--input", tmp_path / "y.txt")
     assert "y.txt" in refused("translate", run, "--input", tmp_path / "y.txt")
-    assert "its folder" in refused("translate", run, "x", "--output", tmp_path / "no" / "z.txt")
+    assert "there is no folder" in refused("translate", run, "x", "--output", tmp_path / "no" / "z.txt")
     assert "temperature" in refused("translate", run, "x", "--sample", "--temperature", "-1")
     assert "translat" in refused("translat", run, "x")
 

@@ -18,7 +18,7 @@ from zhuyi.decoding import Sampling, max_output_tokens
 from zhuyi.decoding.config import DecodeConfig
 from zhuyi.nn import kernels
 from zhuyi.predict import Translator
-from zhuyi.tasks.text_parts import Translation
+from zhuyi.tasks.text_parts import Limit, Translation, cut_line, usual_sentences
 from zhuyi.tasks.text_search import translate_texts
 
 TEXTS = [source for source, _ in number_pairs(24, digits=(1, 2, 5, 9), seed=4)]
@@ -226,6 +226,28 @@ def test_however_a_text_is_cut_nothing_is_lost_or_doubled(lines: list[str], long
         assert echo.replace(" ", "") == line.replace(" ", "")
     assert model.longest <= min(longest, model.max_len - 1)
     assert ("split" in found.flags) is (sum(any(map(str.isalnum, line)) for line in lines) > 1 or _long(lines, longest))
+
+
+@pytest.mark.parametrize(("most", "parts"), [(0, 1), (1, 3), (2, 2), (3, 1)], ids=["any", "one", "two", "three"])
+def test_no_more_sentences_are_translated_together_than_the_model_knows(most: int, parts: int) -> None:
+    text = "一二三。四五六七八！九零一。"
+    found = list(cut_line(text, ECHO_TOKENIZER, Limit(40, most)))
+    read = [ECHO_TOKENIZER.decode(part.ids) for part in found if not isinstance(part, str)]
+    assert "".join(read) == text and len(read) == parts
+    decode = DecodeConfig(beam=1, most_sentences=most)
+    model = Echo(ECHO_TOKENIZER.vocab_size, max_len=32)
+    (answer,) = translate_texts(model, ECHO_TOKENIZER, ECHO_TOKENIZER, [text], decode)  # type: ignore[arg-type]
+    assert answer.text == text and ("split" in answer.flags) is (parts > 1)
+
+
+def test_marks_alone_are_no_sentence() -> None:
+    assert len(list(cut_line("一二三。……！", ECHO_TOKENIZER, Limit(40, 1)))) == 1
+
+
+def test_how_many_sentences_texts_have_is_what_all_but_a_few_have() -> None:
+    assert usual_sentences(["一。"] * 99 + ["一。二。三。"]) == 1
+    assert usual_sentences(["一。二。"] * 50 + ["一"] * 50) == 2
+    assert usual_sentences(["……"]) == 1 and usual_sentences([]) == 0
 
 
 def _long(lines: list[str], longest: int) -> bool:

@@ -671,7 +671,8 @@ def test_a_run_is_known_before_its_data_is_prepared(
     train_tiny(saved, tmp_path / "run", resume=True)
     assert_equal_runs(tmp_path / "run", unkilled("plain"))
     resolved = RunFolder(tmp_path / "run").read_config()
-    assert resolved.model.source_vocab_size > 0 and resolved.decode.longest_sentence > 0
+    assert resolved.model.source_vocab_size > 0
+    assert resolved.decode.longest_sentence > 0 and resolved.decode.most_sentences > 0
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -17,6 +17,8 @@ class DecodeConfig:
             stop: `exact` goes on until nothing open can beat what is finished; `first` until `beam` are finished.
             batch_rows: hypotheses advanced together.
             longest_sentence: source tokens; a longer text is cut into sentences (0: found from the training data).
+            most_sentences: sentences that are translated together; a text of more is cut even if it is short (0: found
+            from the training data; if it cannot be, however many).
             forbidden: ids that are never written; null: the target's signs but for its end.
             renormalize: whether what is forbidden counts as impossible in the scores too, as Marian has it.
             constraint: the form of every answer: `same-length`, as many characters as the text has; `couplet`, a
@@ -31,6 +33,7 @@ class DecodeConfig:
     stop: Literal["exact", "first"] = "exact"
     batch_rows: int = 384
     longest_sentence: int = 0
+    most_sentences: int = 0
     forbidden: tuple[int, ...] | None = None
     renormalize: bool = False
     constraint: Constraint = "none"
@@ -45,6 +48,8 @@ class DecodeConfig:
             raise ValueError(f"batch_rows must be at least 1, got {self.batch_rows}")
         if self.constraint not in get_args(Constraint):
             raise ValueError(f"constraint is {self.constraint}; choose one of {', '.join(get_args(Constraint))}")
+        if self.most_sentences < 0:
+            raise ValueError(f"most_sentences must not be negative, got {self.most_sentences}")
         if self.longest_sentence < 0 or self.longest_sentence == 1:
             raise ValueError(f"longest_sentence must be 0 or at least 2, got {self.longest_sentence}")
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from zhuyi.data.normalization import contains_han, split_clauses, split_sentences
 from zhuyi.data.tokenizers import Tokenizer
@@ -61,32 +62,48 @@ def plan_text(text: str, cut: Callable[[str], Iterator[str | Sentence]]) -> Iter
             yield line
 
 
-def cut_line(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[str | Sentence]:
-    """The whole line if it is short enough; else sentences, packed as long as they fit together."""
+class Limit(NamedTuple):
+    """How much is translated together: so many tokens, and so many sentences (0: however many)."""
+
+    tokens: int
+    sentences: int = 0
+
+
+def cut_line(line: str, tokenizer: Tokenizer, limit: Limit) -> Iterator[str | Sentence]:
+    """The whole line if it is within the limit; else sentences, packed as long as they fit together."""
     for text, ids in cut_with_text(line, tokenizer, limit):
         yield text.strip() if ids is None else Sentence(ids)
 
 
-def cut_with_text(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[tuple[str, tuple[int, ...] | None]]:
+def cut_with_text(line: str, tokenizer: Tokenizer, limit: Limit) -> Iterator[tuple[str, tuple[int, ...] | None]]:
     """As `cut_line`, each part's text and ids, without ids where it is to be kept; the texts, joined, are the line."""
-    if len(line) <= LONGEST_STRETCH:
+    sentences = split_sentences(line) if limit.sentences else []
+    if len(line) <= LONGEST_STRETCH and (
+        not limit.sentences or sum(map(is_translatable, sentences)) <= limit.sentences
+    ):
         ids = tokenizer.encode(line)
-        if len(ids) <= limit:
+        if len(ids) <= limit.tokens:
             yield line, tuple(ids)
             return
-    for stretch in _pack(split_sentences(line), tokenizer, limit):
+    for stretch in _pack(sentences or split_sentences(line), tokenizer, limit):
         if not is_translatable(stretch):
             yield stretch, None
             continue
-        if len(stretch) <= LONGEST_STRETCH and len(ids := tokenizer.encode(stretch)) <= limit:
+        if len(stretch) <= LONGEST_STRETCH and len(ids := tokenizer.encode(stretch)) <= limit.tokens:
             yield stretch, tuple(ids)
             continue
-        for clause in _pack(split_clauses(stretch), tokenizer, limit):
+        for clause in _pack(split_clauses(stretch), tokenizer, Limit(limit.tokens)):
             if not is_translatable(clause):
                 yield clause, None
                 continue
             for start in range(0, len(clause), LONGEST_STRETCH):
-                yield from _cut_tokens(clause[start : start + LONGEST_STRETCH], tokenizer, limit)
+                yield from _cut_tokens(clause[start : start + LONGEST_STRETCH], tokenizer, limit.tokens)
+
+
+def usual_sentences(texts: Sequence[str]) -> int:
+    """How many sentences all but one in fifty of the texts have at most: who learns from them knows no more."""
+    counts = sorted(sum(map(is_translatable, split_sentences(text))) for text in texts)
+    return max(1, counts[int(0.98 * (len(counts) - 1))]) if counts else 0
 
 
 def _cut_tokens(text: str, tokenizer: Tokenizer, limit: int) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -98,15 +115,15 @@ def _cut_tokens(text: str, tokenizer: Tokenizer, limit: int) -> Iterator[tuple[s
         yield text[begin:end], (*some, tokenizer.signs.eos)
 
 
-def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: int) -> Iterator[str]:
+def _pack(pieces: Sequence[str], tokenizer: Tokenizer, limit: Limit) -> Iterator[str]:
     """Join neighbours as long as they fit together."""
-    packed, size = "", 1  # the end sign
+    packed, size, count = "", 1, 0  # the end sign
     for piece in pieces:
-        tokens = len(tokenizer.encode(piece)) - 1 if len(piece) <= LONGEST_STRETCH else limit
-        if packed and size + tokens > limit:
+        tokens = len(tokenizer.encode(piece)) - 1 if len(piece) <= LONGEST_STRETCH else limit.tokens
+        if packed and (size + tokens > limit.tokens or count == limit.sentences > 0):
             yield packed
-            packed, size = "", 1
-        packed, size = packed + piece, size + tokens
+            packed, size, count = "", 1, 0
+        packed, size, count = packed + piece, size + tokens, count + is_translatable(piece)
     if packed:
         yield packed
 

@@ -32,7 +32,7 @@ from zhuyi.tasks.likelihood import links
 from zhuyi.tasks.sentence_search import never_written, open_search, search_rule, seed_of, term_rule
 from zhuyi.tasks.tag_placement import Link
 from zhuyi.tasks.terms import word_borders
-from zhuyi.tasks.text_parts import Plan, Translation, assemble, cut_line, plan_text
+from zhuyi.tasks.text_parts import Limit, Plan, Translation, assemble, cut_line, plan_text
 from zhuyi.tasks.text_to_text_model import TextToTextModel
 
 
@@ -62,7 +62,8 @@ class TextSearch:
     """Texts on their way to their translations; they come and go between steps.
 
     A text with nothing to translate (empty, punctuation alone) comes back as it is; line breaks are kept; what is
-    longer than `decode.longest_sentence` tokens is cut into sentences, clauses or, at the last, stretches of tokens.
+    longer than `decode.longest_sentence` tokens or `decode.most_sentences` is cut into sentences, clauses or, at the
+    last, stretches of tokens.
     Under a `decode.constraint` only what is longer than the model's positions is cut. A sentence that several texts
     have is searched for once. Sentences with terms to write have a search of their own, which the others know nothing
     of.
@@ -99,7 +100,7 @@ class TextSearch:
             )
         self._source_tokenizer, self._target_tokenizer = source_tokenizer, target_tokenizer
         self._prefix, self._n_best, self._seed, self._max_len = tuple(prefix), n_best, seed, model.max_len
-        self._limit = min(decode.longest_sentence or self._room, self._room)
+        self._limit = Limit(min(decode.longest_sentence or self._room, self._room), decode.most_sentences)
         constraint = decode.constraint
         self._forms = None if constraint == "none" else Forms(constraint, source_tokenizer, target_tokenizer)
         keep = self._forms.keep(decode.forbidden or ()) if self._forms else None

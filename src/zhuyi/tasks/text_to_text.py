@@ -32,7 +32,8 @@ class TextToTextTask:
         self.config = config
         self._data = data
         self._vocab_size = data.tokenizer.vocab_size + config.sentinels
-        self._greedy = forbid_beyond(replace(decode, beam=1, longest_sentence=0), data.tokenizer, self._vocab_size)
+        greedy = replace(decode, beam=1, longest_sentence=0, most_sentences=0)
+        self._greedy = forbid_beyond(greedy, data.tokenizer, self._vocab_size)
         weights = {part.name: part.weight for part in config.mixture}
         bos = data.tokenizer.signs.bos
 

@@ -21,9 +21,11 @@ from zhuyi.tasks.pair_data import (
     PairDataConfig,
     prepare_pair_data,
 )
-from zhuyi.tasks.text_parts import Translation
+from zhuyi.tasks.text_parts import Translation, usual_sentences
 from zhuyi.tasks.text_search import translate_texts
 from zhuyi.tasks.text_to_text_model import TextToTextModel
+
+TEXTS_LOOKED_AT = 2000  # for how many sentences a source has
 
 
 class TranslationTask:
@@ -62,12 +64,15 @@ class TranslationTask:
         """What of the configuration follows from the data, by section."""
         lengths = sorted(self._data.train.lengths("source").tolist())
         longest = lengths[int(0.999 * (len(lengths) - 1))]
+        corpus, tokenizer = self._data.train, self._data.source_tokenizer
+        some = range(0, len(corpus), max(1, len(corpus) // TEXTS_LOOKED_AT))
+        sentences = usual_sentences([tokenizer.decode(corpus.ids("source", row)) for row in some])
         return {
             "model": {
                 "source_vocab_size": self._data.source_tokenizer.vocab_size,
                 "target_vocab_size": self._data.target_tokenizer.vocab_size,
             },
-            "decode": {"longest_sentence": max(16, longest)},
+            "decode": {"longest_sentence": max(16, longest), "most_sentences": sentences},
         }
 
     def batches(self, split: str) -> PairBatches:
@@ -109,7 +114,7 @@ class TranslationTask:
         return of_pairs(model, self._batches["valid"], *(each.__getitem__ for each in labels))
 
     def _translate(self, model: TextToTextModel, texts: list[str]) -> Iterator[Translation]:
-        greedy = replace(self._decode, beam=1, longest_sentence=0)
+        greedy = replace(self._decode, beam=1, longest_sentence=0, most_sentences=0)
         return translate_texts(model, self._data.source_tokenizer, self._data.target_tokenizer, texts, greedy)
 
 
