@@ -15,7 +15,7 @@ from zhuyi.tasks.line_pieces import between_breaks, line_pieces, without_marks
 from zhuyi.tasks.placeholders import Kept
 from zhuyi.tasks.stand_ins import StandIn, choose_stand_ins
 from zhuyi.tasks.terms import joins, make_term
-from zhuyi.tasks.text_parts import cut_with_text
+from zhuyi.tasks.text_parts import Limit, cut_with_text
 from zhuyi.tasks.text_to_text_model import TextToTextModel
 
 _PLACE, _PLACE_OF_MARK = itemgetter(0), attrgetter("place")
@@ -42,7 +42,7 @@ class KeptParts:
 
     Args:   prefix: ids that every source begins with.
             forbidden: ids that no search writes.
-            limit: of a sentence's tokens, the prefix left out.
+            limit: of what is translated together, the prefix left out.
             placeholders: whether to keep what `find_kept` finds.
     """
 
@@ -54,7 +54,7 @@ class KeptParts:
         *,
         prefix: Sequence[int],
         forbidden: frozenset[int],
-        limit: int,
+        limit: Limit,
         placeholders: bool,
     ) -> None:
         self._model, self._source, self._target = model, source_tokenizer, target_tokenizer
