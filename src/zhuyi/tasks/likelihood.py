@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zhuyi.data.batches import pad
+from zhuyi.tasks.stepping import finish
 from zhuyi.tasks.tag_placement import Link
 from zhuyi.tasks.text_to_text_model import TextToTextModel
 
@@ -49,13 +50,7 @@ def links(
     bos_id: int,
 ) -> list[Link]:
     """What `links_by_steps` comes to."""
-    steps = links_by_steps(model, source, target, source_ranges, target_ranges, bos_id)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: list[Link] = end.value
-            return found
+    return finish(links_by_steps(model, source, target, source_ranges, target_ranges, bos_id))
 
 
 @torch.inference_mode()

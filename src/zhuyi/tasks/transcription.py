@@ -30,6 +30,7 @@ from zhuyi.decoding import (
     run_in_lanes,
 )
 from zhuyi.errors import InputError
+from zhuyi.tasks.stepping import finish
 from zhuyi.tasks.times import SuppressFirst, TimeRules, read_times
 from zhuyi.tasks.transcripts import Passage, Segment, Transcription, at_seam, at_seam_by_times, merged
 
@@ -237,13 +238,7 @@ class Listener:
 
     def hear(self, pieces: Sequence[np.ndarray], languages: Sequence[str]) -> list[Heard]:
         """What is said in windows, each by itself."""
-        hearing = self.hearing(pieces, languages, by_steps=False)
-        while True:
-            try:
-                next(hearing)
-            except StopIteration as end:
-                found: list[Heard] = end.value
-                return found
+        return finish(self.hearing(pieces, languages, by_steps=False))
 
     def hearing(
         self, pieces: Sequence[np.ndarray], languages: Sequence[str], *, by_steps: bool
