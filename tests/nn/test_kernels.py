@@ -56,14 +56,16 @@ def test_add_norm_is_the_norm_of_the_sum(library: ctypes.CDLL, width: int) -> No
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("width", [1, 3])
-@pytest.mark.parametrize("head_dim", [5, 16, 33])
+@pytest.mark.parametrize("head_dim", [5, 16, 33, 64])
 @pytest.mark.parametrize("columns", [1, 7, 40])
-def test_attention_is_attend(library: ctypes.CDLL, width: int, head_dim: int, columns: int) -> None:
-    q, cache = draw(4, width, 2 * head_dim), 3 * draw(2, 2, 4, 2, columns, 1, head_dim)
+def test_attention_is_attend(library: ctypes.CDLL, kept: torch.dtype, width: int, head_dim: int, columns: int) -> None:
+    """Also where keys and values are kept in half as many bytes: what is computed of them is as exact."""
+    q, cache = draw(4, width, 2 * head_dim), (3 * draw(2, 2, 4, 2, columns, 1, head_dim)).to(kept)
     mask = torch.arange(columns) < torch.randint(1, columns + 1, (4, 1))
     bias = torch.zeros(4, columns).masked_fill(~mask, torch.finfo(torch.float32).min)
-    keys, values = cache[1, :, :, :, :, 0]
+    keys, values = cache[1, :, :, :, :, 0].float()
     expected = merge_heads(attend(split_heads(q, 2), keys, values, mask=mask[:, None, None])[0])
     found = kernels.Cached(cache, width, bias=bias).attend(library, 1, q)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -73,24 +75,32 @@ def test_attention_is_attend(library: ctypes.CDLL, width: int, head_dim: int, co
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_state_gives_the_same_with_and_without(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
+def test_a_state_gives_the_same_with_and_without(
+    library: ctypes.CDLL, kept: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beams that change places, leave and join, in both."""
     outputs = []
     for found in (library, None):
         monkeypatch.setattr(kernels, "_load", lambda found=found: (found, ""))
-        outputs.append(play())
+        outputs.append(play(kept))
     assert len(outputs[0]) == 60
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-5)
+    if kept is torch.bfloat16:
+        exact = torch.cat([x.flatten() for x in play(torch.float32)])
+        rounded = torch.cat([x.flatten() for x in outputs[0]])
+        assert 0 < (rounded - exact).abs().max() < 0.05
 
 
-def play() -> list[Tensor]:
+def play(dtype: torch.dtype) -> list[Tensor]:
     """What a state's rows attend, step by step; the same calls and numbers each time."""
     generator = torch.Generator().manual_seed(3)
 
     def state(groups: int) -> DecoderState:
         real = torch.arange(6) < torch.randint(1, 7, (groups, 1), generator=generator)
         memory = torch.randn(1, 2, groups, 2, 6, 5, generator=generator)
-        return DecoderState(torch.zeros(1, 2, groups, 2, 0, 1, 5), memory, real)
+        cache = torch.zeros(1, 2, groups, 2, 0, 1, 5, dtype=dtype)
+        return DecoderState(cache, memory.to(dtype), real, dtype=torch.float32)
 
     outputs = []
     playing = state(4)

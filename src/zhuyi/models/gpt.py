@@ -15,6 +15,7 @@ from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
+from zhuyi.nn.packed import kept_type
 from zhuyi.nn.positions import LearnedPositions
 from zhuyi.nn.state import DecoderState, empty_cache
 
@@ -151,7 +152,9 @@ class Gpt(nn.Module):
         """
         c = self.config.layer
         weight = self.token_embedding.weight
-        state = DecoderState(empty_cache(weight, self.config.num_layers, len(prefix), c.num_heads, c.head_dim))
+        kept = kept_type(self.output_projection, weight)
+        cache = empty_cache(weight, self.config.num_layers, len(prefix), c.num_heads, c.head_dim, kept)
+        state = DecoderState(cache, dtype=weight.dtype)
         return state.consume(
             prefix, prefix_mask, lambda ids: self._advance(self._embed(ids, state.begin(ids.shape[1])), state)
         )

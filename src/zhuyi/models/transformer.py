@@ -13,6 +13,7 @@ from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
+from zhuyi.nn.packed import kept_type
 from zhuyi.nn.positions import LearnedPositions, SinusoidalPositions
 from zhuyi.nn.sequences import run_layers
 from zhuyi.nn.state import DecoderState, empty_cache, stack_layers
@@ -216,10 +217,13 @@ class Transformer(nn.Module):
         """
         c = self.config.layer
         weight = self.target_embedding.weight
+        kept = kept_type(self.output_projection, weight)
+        projected = [layer.cross_attention.project_memory(memory.of_layer(i)) for i, layer in self._decoder()]
         state = DecoderState(
-            empty_cache(weight, len(self.decoder_layers), len(prefix), c.num_heads, c.head_dim),
-            stack_layers([layer.cross_attention.project_memory(memory.of_layer(i)) for i, layer in self._decoder()]),
+            empty_cache(weight, len(self.decoder_layers), len(prefix), c.num_heads, c.head_dim, kept),
+            stack_layers(projected, kept),
             None if memory.mask is None else memory.mask[:, 0, 0],
+            dtype=weight.dtype,
         )
         return state.consume(
             prefix, prefix_mask, lambda ids: self._advance(self._embed_targets(ids, state.begin(ids.shape[1])), state)

@@ -15,6 +15,7 @@ from zhuyi.nn.blocks import DecoderLayer, EncoderLayer, LayerConfig
 from zhuyi.nn.dropout import Dropout
 from zhuyi.nn.embeddings import OutputProjection, TokenEmbedding
 from zhuyi.nn.maps import Maps
+from zhuyi.nn.packed import kept_type
 from zhuyi.nn.positions import LearnedPositions
 from zhuyi.nn.sequences import run_layers
 from zhuyi.nn.state import DecoderState, empty_cache, stack_layers
@@ -228,9 +229,11 @@ class Whisper(nn.Module):
         """
         c = self.config.layer
         projected = [layer.cross_attention.project_memory(memory.states) for _, layer in self._decoder()]
+        kept = kept_type(self.output_projection, memory.states)
         state = DecoderState(
-            empty_cache(memory.states, len(projected), len(prefix), c.num_heads, c.head_dim),
-            stack_layers(projected),
+            empty_cache(memory.states, len(projected), len(prefix), c.num_heads, c.head_dim, kept),
+            stack_layers(projected, kept),
+            dtype=memory.states.dtype,
         )
         return state.consume(
             prefix, prefix_mask, lambda ids: self._advance(self._embed(ids, state.begin(ids.shape[1])), state)

@@ -30,10 +30,11 @@ class DecoderState:
     For inference: steps write into the cache that earlier ones have looked at.
 
     Shape: cache (L, 2, G or more, H, C, W, d), keys before values; memory (L, 2, G or more, H, S or more, d), or None;
-    Args:  cache: with no columns yet and W = 1.
+    Args:  cache: with no columns yet and W = 1; it may be narrower than what is computed in, and so may the memory.
            memory: every layer's keys and values of each group's source.
            memory_mask: (G, S), True where the source is real; None: everywhere.
            scale: factor of the logits instead of 1 / sqrt(d).
+           dtype: in what a step computes; None: the cache's.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class DecoderState:
         memory_mask: Tensor | None = None,
         *,
         scale: float | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.cache = cache
         self.memory = memory
         self._scale = scale
+        self._dtype = dtype or cache.dtype
         self._is_biased = False  # the running step has a bias of its own
         self._positions = torch.empty(0)  # of the running step's tokens
         self._starts: Tensor | None = None  # of each group the first of the columns that anyone needs; None: all 0
@@ -58,7 +61,7 @@ class DecoderState:
         self._origins = torch.zeros(cache.shape[2], 1, 0, dtype=torch.uint8, device=cache.device)  # (G.., W, C)
         self._end = 0  # the column to be written next
         self._written = 0  # columns that the running step writes
-        self._real = None if memory is None else _real(memory_mask, memory)
+        self._real = None if memory is None else _real(memory_mask, memory, self._dtype)
         self._memory_columns = 0
         self._memory_bias: Tensor | None = None
         self._cached_memory: tuple[int, kernels.Cached] | None = None  # for so many queries a group
@@ -166,7 +169,7 @@ class DecoderState:
         for part, x in zip(self.cache[layer], (k, v), strict=True):
             mine = part[: self.groups]  # (G, H, C, W, d)
             mine[:, :, new] = x.unflatten(2, (self._written, self.width))
-            both.append(mine[:, :, past].flatten(2, 3))
+            both.append(mine[:, :, past].flatten(2, 3).to(self._dtype))
         return both[0], both[1]
 
     def memory_of(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -175,7 +178,7 @@ class DecoderState:
         Shape: returns two (G, H, S, d), and (G, 1, 1, S) or None.
         """
         assert self.memory is not None
-        keys, values = self.memory[layer, :, : self.groups, :, : self._memory_columns]
+        keys, values = self.memory[layer, :, : self.groups, :, : self._memory_columns].to(self._dtype)
         return keys, values, self._memory_bias
 
     def run(self, step: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
@@ -184,7 +187,7 @@ class DecoderState:
         Args:   step: always the same function with the same state.
         Shape:  x (G, W, D); returns (R, ...).
         """
-        library = kernels.library_for(x, self.cache) if self._is_plain else None
+        library = kernels.library_for(x) if self._is_plain else None
         if library is None:
             return step(x, self)
         if self._program is None:
@@ -199,7 +202,7 @@ class DecoderState:
 
         Shape: qkv (G, W * T, 3 * H * d); returns the heads side by side, (G, W * T, H * d).
         """
-        library = kernels.library_for(qkv, self.cache) if self._written == 1 and self._is_plain else None
+        library = kernels.library_for(qkv) if self._written == 1 and self._is_plain else None
         if library is not None:
             return self._past().attend_past(library, layer, qkv)
         q, k, v = (split_heads(x, self.cache.shape[3]) for x in qkv.chunk(3, dim=-1))  # (G, H, W * T, d)
@@ -212,7 +215,7 @@ class DecoderState:
         Shape: q (G, W * T, H * d); returns the same.
         """
         assert self.memory is not None
-        library = kernels.library_for(q, self.memory) if self._scale is None else None
+        library = kernels.library_for(q) if self._scale is None else None
         if library is None:
             keys, values, bias = self.memory_of(layer)
             queries = split_heads(q, self.cache.shape[3])  # (G, H, W * T, d)
@@ -323,7 +326,7 @@ class DecoderState:
             allowed = (allowed[..., None] & (origins == places)).flatten(2)
         else:
             allowed = allowed & (columns - starts[:, None, None] <= self._positions[:, :, None])  # (G, T, columns)
-        return additive(allowed, self.cache.dtype)[:, None]
+        return additive(allowed, self._dtype)[:, None]
 
     def _make_room(self, num_tokens: int) -> None:
         needed, capacity = self._longest + num_tokens, self.cache.shape[4]
@@ -400,7 +403,7 @@ class DecoderState:
     def _join_memory(self, other: "DecoderState", mine: int, total: int) -> None:
         if self.memory is None or self._real is None or other.memory is None or other._real is None:
             return
-        columns, least = max(self.memory.shape[4], other._memory_columns), torch.finfo(self.memory.dtype).min
+        columns, least = max(self.memory.shape[4], other._memory_columns), torch.finfo(self._dtype).min
         if total > self.memory.shape[2] or columns > self.memory.shape[4]:
             old, biases = self.memory, self._real.biases
             groups = max(total, old.shape[2])
@@ -430,18 +433,20 @@ class DecoderState:
         self._memory_bias = None if is_whole else self._real.biases[: self.groups, None, None, :columns]
 
 
-def empty_cache(like: Tensor, num_layers: int, rows: int, num_heads: int, head_dim: int) -> Tensor:
-    """A cache with no columns yet, of `like`'s type and on its device."""
-    return like.new_zeros(num_layers, 2, rows, num_heads, 0, 1, head_dim)
+def empty_cache(
+    like: Tensor, num_layers: int, rows: int, num_heads: int, head_dim: int, dtype: torch.dtype | None = None
+) -> Tensor:
+    """A cache with no columns yet, on `like`'s device and, where no other is given, of its type."""
+    return like.new_zeros(num_layers, 2, rows, num_heads, 0, 1, head_dim, dtype=dtype)
 
 
-def stack_layers(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def stack_layers(pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype | None = None) -> Tensor:
     """Every layer's keys and values in one, for a state's memory: each is copied once.
 
     Shape: pairs of (G, H, S, d); returns (L, 2, G, H, S, d).
     """
     keys = pairs[0][0]
-    stacked = keys.new_empty(len(pairs), 2, *keys.shape)
+    stacked = keys.new_empty(len(pairs), 2, *keys.shape, dtype=dtype)
     for layer, pair in zip(stacked, pairs, strict=True):
         for part, x in zip(layer, pair, strict=True):
             part.copy_(x)
@@ -450,7 +455,7 @@ def stack_layers(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 def _move(x: Tensor, columns: slice, to: Tensor, source: Tensor) -> None:
     """Write some groups' columns over those of others. Shape: x (L, 2, G, H, C, ...)."""
-    library = kernels.library_for(x) if x.is_contiguous() else None
+    library = kernels.library_of_numbers(x) if x.is_contiguous() else None
     if library is not None:
         kernels.move_groups(library, x, columns, to, source)
     else:
@@ -471,9 +476,9 @@ class _Real:
     has_holes: bool
 
 
-def _real(mask: Tensor | None, memory: Tensor) -> _Real:
+def _real(mask: Tensor | None, memory: Tensor, dtype: torch.dtype) -> _Real:
     groups, columns = memory.shape[2], memory.shape[4]
     if mask is None or not columns:
-        return _Real(memory.new_zeros(groups, columns), [columns] * groups, False)
+        return _Real(memory.new_zeros(groups, columns, dtype=dtype), [columns] * groups, False)
     counts, ends = mask.sum(1), (mask * torch.arange(1, columns + 1, device=mask.device)).amax(1)
-    return _Real(additive(mask, memory.dtype), ends.tolist(), bool((counts < ends).any()))
+    return _Real(additive(mask, dtype), ends.tolist(), bool((counts < ends).any()))

@@ -177,7 +177,7 @@ class Int8Weights:
         self.d_out, self.filled_in = d_out, filled_in
         self._d_in = d_in
         # torch's memory begins at multiples of 64 bytes, as the kernel wants.
-        self._tensors = blocks.contiguous(), scales, 128 * int8.sum(dim=1, dtype=torch.int32), bias
+        self._tensors = blocks.contiguous(), scales, -128 * filled.sum(dim=1, dtype=torch.int32), bias
         self._weights = _Weights(d_in, filled_in, d_out, *map(_pointer, self._tensors))
         self.address = ctypes.addressof(self._weights)
 
@@ -262,7 +262,7 @@ def move_groups(library: ctypes.CDLL, x: Tensor, columns: slice, to: Tensor, sou
 
 class _Cached(ctypes.Structure):
     _fields_: ClassVar = [
-        *((name, LONG) for name in ("groups", "heads", "width", "d")),
+        *((name, LONG) for name in ("groups", "heads", "width", "d", "narrow")),
         *((name, LONG) for name in ("group_stride", "head_stride", "columns", "places")),
         ("origins", POINTER),
         *((name, LONG) for name in ("origins_group", "origins_row")),
@@ -277,7 +277,7 @@ class Cached:
 
     Query w of group g attends column c at place origins[g, w, c].
 
-    Args:   cache: (L, 2, G, H, C, P, d), a view; a layer's keys, then its values.
+    Args:   cache: (L, 2, G, H, C, P, d), a view, float32 or bfloat16; a layer's keys, then its values.
             width: W, queries a group.
             origins: (G, W, C) bytes; None: place 0.
             starts: (G,) int32, the first column that a group's queries attend; None: 0.
@@ -295,12 +295,13 @@ class Cached:
         groups, heads, columns, places, head_dim = cache.shape[2:]
         self._kept = cache, origins, starts, bias  # what is pointed at
         self._out = groups, width, heads * head_dim
-        layer, part = (4 * stride for stride in cache.stride()[:2])
+        layer, part = (cache.element_size() * stride for stride in cache.stride()[:2])
         self._cached = _Cached(
             groups,
             heads,
             width,
             head_dim,
+            cache.dtype is torch.bfloat16,
             *cache.stride()[2:4],
             columns,
             places,
@@ -350,6 +351,7 @@ def attend_each_other(library: ctypes.CDLL, qkv: Tensor, num_heads: int, bias: T
         num_heads,
         length,
         d,
+        False,
         length * width,
         d,
         length,

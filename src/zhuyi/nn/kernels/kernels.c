@@ -45,54 +45,55 @@ static float peak_of(const float *x, long k)
     return _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(_mm512_reduce_max_epu32(most[0]))));
 }
 
-/* A row as bytes, 128 being zero; it is filled up to k_filled with what is multiplied by zero weights. */
+/* A row as bytes, 128 being zero; it is filled up to k_filled, a multiple of 64, with what is multiplied by zero
+   weights. */
 static void quantize_row(const float *x, long k, long k_filled, float peak, uint8_t *out)
 {
     const __m512 factor = _mm512_set1_ps(peak > 0 ? 127.0f / peak : 0.0f);
-    const __m512i zero = _mm512_set1_epi32(128);
-    long i = 0;
-    for (; i + 16 <= k; i += 16) {
-        __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor));
-        _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, zero)));
-    }
-    for (; i < k_filled; i += 16) {
-        __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(first_of(k - i), x + i), factor));
-        _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, zero)));
+    /* Two numbers are packed into one within each quarter of a register: what then lies together comes from all four. */
+    const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (long i = 0; i < k_filled; i += 64) {
+        __m512i rounded[4];
+        for (int j = 0; j < 4; j++) {
+            __m512 v = _mm512_maskz_loadu_ps(first_of(k - i - 16 * j), x + i + 16 * j);
+            rounded[j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, factor));
+        }
+        __m512i low = _mm512_packs_epi32(rounded[0], rounded[1]), high = _mm512_packs_epi32(rounded[2], rounded[3]);
+        __m512i bytes = _mm512_permutexvar_epi32(in_order, _mm512_packs_epi16(low, high));
+        _mm512_storeu_si512(out + i, _mm512_xor_si512(bytes, _mm512_set1_epi8(-128)));
     }
 }
 
 /* What turns the sums of sixteen n into what they stand for. */
 struct finish {
     __mmask16 mask;
-    __m512i offsets;
     __m512 scales, bias, least;
 };
 
-static inline struct finish finish_at(long at, long n, const float *scales, const int32_t *offsets, const float *bias,
-                                      float least)
+static inline struct finish finish_at(long at, long n, const float *scales, const float *bias, float least)
 {
     __mmask16 mask = first_of(n - at);
-    return (struct finish){mask, _mm512_maskz_loadu_epi32(mask, offsets + at), _mm512_maskz_loadu_ps(mask, scales + at),
+    return (struct finish){mask, _mm512_maskz_loadu_ps(mask, scales + at),
                            bias ? _mm512_maskz_loadu_ps(mask, bias + at) : _mm512_setzero_ps(), _mm512_set1_ps(least)};
 }
 
-static inline void finish(__m512i sums, struct finish by, float peak, float *y)
+static inline void finish(__m512i sums, struct finish by, float unit, float *y)
 {
-    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sums, by.offsets)), by.scales);
-    v = _mm512_fmadd_ps(v, _mm512_set1_ps(peak / 127.0f), by.bias);
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), by.scales);
+    v = _mm512_fmadd_ps(v, _mm512_set1_ps(unit), by.bias);
     _mm512_mask_storeu_ps(y, by.mask, _mm512_max_ps(by.least, v)); /* in this order what is not a number stays one */
 }
 
 /* ROWS rows times BLOCKS blocks of sixteen weights, all sums held in registers. */
 #define DEFINE_TILE(ROWS, BLOCKS)                                                                                      \
     static void tile_##ROWS(const uint8_t *u, long k_filled, const int8_t *packed, const float *scales,                \
-                            const int32_t *offsets, const float *bias, float least, long n, const float *peaks,        \
+                            const int32_t *offsets, const float *bias, float least, long n, const float *units,        \
                             float *y, long stride)                                                                     \
     {                                                                                                                  \
         __m512i sums[ROWS][BLOCKS];                                                                                    \
         for (int r = 0; r < ROWS; r++)                                                                                 \
             for (int b = 0; b < BLOCKS; b++)                                                                           \
-                sums[r][b] = _mm512_setzero_si512();                                                                   \
+                sums[r][b] = _mm512_loadu_si512(offsets + b * BLOCK);                                                  \
         for (long k = 0; k < k_filled; k += 4) {                                                                       \
             __m512i w[BLOCKS];                                                                                         \
             for (int b = 0; b < BLOCKS; b++) {                                                                         \
@@ -106,9 +107,9 @@ static inline void finish(__m512i sums, struct finish by, float peak, float *y)
             }                                                                                                          \
         }                                                                                                              \
         for (int b = 0; b < BLOCKS && b * BLOCK < n; b++) {                                                            \
-            struct finish by = finish_at(b * BLOCK, n, scales, offsets, bias, least);                                  \
+            const struct finish by = finish_at(b * BLOCK, n, scales, bias, least);                                     \
             for (int r = 0; r < ROWS; r++)                                                                             \
-                finish(sums[r][b], by, peaks[r], y + r * stride + b * BLOCK);                                          \
+                finish(sums[r][b], by, units[r], y + r * stride + b * BLOCK);                                         \
         }                                                                                                              \
     }
 
@@ -119,87 +120,93 @@ DEFINE_TILE(6, 4)
 #define WIDE (4 * BLOCK)
 
 #ifdef __AMX_INT8__
-/* The sums are in the matrix unit's tiles 0 to 3, the operands in the others. */
-static inline void zero_sums(void)
+/* The matrix unit works beside the others: what it has summed up is finished a few rows at a time while it goes on with
+   the next weights. */
+struct unfinished {
+    int32_t sums[2][4][16][BLOCK] __attribute__((aligned(64))); /* one is written while the other is finished */
+    int written;
+    long blocks, rows, done; /* of so many blocks of sixteen n a row, and rows; `done` of these are finished */
+    struct finish by[4];
+    const float *units;
+    float *y;
+    long stride;
+};
+
+static inline void finish_rows(struct unfinished *u, long count)
 {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    const long first = u->done, end = MIN(u->rows, first + count);
+    for (long b = 0; b < u->blocks; b++) {
+        const struct finish by = u->by[b];
+        for (long r = first; r < end; r++)
+            finish(_mm512_load_si512(&u->sums[!u->written][r / 16 * u->blocks + b][r % 16]), by, u->units[r],
+                   u->y + r * u->stride + b * BLOCK);
+    }
+    u->done = end;
 }
 
-static inline void store_sums(int32_t sums[4][16][BLOCK])
+/* The same by the processor's matrix unit, for up to sixteen rows and WIDE weights, or thirty-two rows and half of them
+   at a time; as many rows of u are read. Its sums are in the tiles 0 to 3, the operands in the others; every row of them
+   begins with the same offsets. */
+static void sum_up(const uint8_t *u, long rows, long k_filled, const int8_t *packed, const int32_t *offsets,
+                   struct unfinished *last)
 {
+    const long at_once = (last->rows * 64 + k_filled - 1) / k_filled;
+    const int is_wide = rows <= 16;
+    int32_t(*sums)[16][BLOCK] = last->sums[last->written];
+    _tile_loadd(0, offsets, 0);
+    _tile_loadd(1, offsets + BLOCK, 0);
+    _tile_loadd(2, offsets + (is_wide ? 2 : 0) * BLOCK, 0);
+    _tile_loadd(3, offsets + (is_wide ? 3 : 1) * BLOCK, 0);
+    if (is_wide)
+        for (long k = 0; k < k_filled; k += 64) {
+            const int8_t *w = packed + k * WIDE;
+            _tile_loadd(4, u + k, k_filled);
+            _tile_loadd(5, w, 4 * WIDE);
+            _tile_dpbusd(0, 4, 5);
+            _tile_loadd(6, w + 64, 4 * WIDE);
+            _tile_dpbusd(1, 4, 6);
+            _tile_loadd(7, w + 128, 4 * WIDE);
+            _tile_dpbusd(2, 4, 7);
+            _tile_loadd(5, w + 192, 4 * WIDE);
+            _tile_dpbusd(3, 4, 5);
+            finish_rows(last, at_once);
+        }
+    else
+        for (long k = 0; k < k_filled; k += 64) {
+            const int8_t *w = packed + k * WIDE;
+            _tile_loadd(4, u + k, k_filled);
+            _tile_loadd(5, u + 16 * k_filled + k, k_filled);
+            _tile_loadd(6, w, 4 * WIDE);
+            _tile_dpbusd(0, 4, 6);
+            _tile_dpbusd(2, 5, 6);
+            _tile_loadd(7, w + 64, 4 * WIDE);
+            _tile_dpbusd(1, 4, 7);
+            _tile_dpbusd(3, 5, 7);
+            finish_rows(last, at_once);
+        }
     _tile_stored(0, sums[0], 64);
     _tile_stored(1, sums[1], 64);
     _tile_stored(2, sums[2], 64);
     _tile_stored(3, sums[3], 64);
 }
 
-/* The same by the processor's matrix unit, for up to sixteen rows and WIDE weights, or thirty-two rows and half of them
-   at a time; as many rows of u are read. Asking for weights ahead of their use does not pay here. */
-static void one_tile(const uint8_t *u, long k_filled, const int8_t *packed, int32_t sums[4][16][BLOCK])
-{
-    zero_sums();
-    for (long k = 0; k < k_filled; k += 64) {
-        const int8_t *w = packed + k * WIDE;
-        _tile_loadd(4, u + k, k_filled);
-        _tile_loadd(5, w, 4 * WIDE);
-        _tile_dpbusd(0, 4, 5);
-        _tile_loadd(6, w + 64, 4 * WIDE);
-        _tile_dpbusd(1, 4, 6);
-        _tile_loadd(7, w + 128, 4 * WIDE);
-        _tile_dpbusd(2, 4, 7);
-        _tile_loadd(5, w + 192, 4 * WIDE);
-        _tile_dpbusd(3, 4, 5);
-    }
-    store_sums(sums);
-}
-
-static void two_tiles(const uint8_t *u, long k_filled, const int8_t *packed, int32_t sums[4][16][BLOCK])
-{
-    zero_sums();
-    for (long k = 0; k < k_filled; k += 64) {
-        const int8_t *w = packed + k * WIDE;
-        _tile_loadd(4, u + k, k_filled);
-        _tile_loadd(5, u + 16 * k_filled + k, k_filled);
-        _tile_loadd(6, w, 4 * WIDE);
-        _tile_dpbusd(0, 4, 6);
-        _tile_dpbusd(2, 5, 6);
-        _tile_loadd(7, w + 64, 4 * WIDE);
-        _tile_dpbusd(1, 4, 7);
-        _tile_dpbusd(3, 5, 7);
-    }
-    store_sums(sums);
-}
-
-/* Up to thirty-two rows, and the blocks of weights from `first` to `end`, of which `sums` holds what was multiplied. */
-static void finish_tiles(int32_t sums[4][16][BLOCK], long rows, long first, long end, long n, const float *scales,
-                         const int32_t *offsets, const float *bias, float least, const float *peaks, float *y,
-                         long stride)
-{
-    for (long b = first; b < end && b * BLOCK < n; b++) {
-        struct finish by = finish_at(b * BLOCK, n, scales, offsets, bias, least);
-        for (long r = 0; r < rows; r++)
-            finish(_mm512_load_si512(&sums[r / 16 * 2 + b - first][r % 16]), by, peaks[r], y + r * stride + b * BLOCK);
-    }
-}
-
 static void matrix_tile(const uint8_t *u, long rows, long k_filled, const int8_t *packed, const float *scales,
-                        const int32_t *offsets, const float *bias, float least, long n, const float *peaks, float *y,
-                        long stride)
+                        const int32_t *offsets, const float *bias, float least, long n, const float *units, float *y,
+                        long stride, struct unfinished *last)
 {
-    int32_t sums[4][16][BLOCK] __attribute__((aligned(64)));
-    if (rows <= 16) {
-        one_tile(u, k_filled, packed, sums);
-        finish_tiles(sums, rows, 0, 4, n, scales, offsets, bias, least, peaks, y, stride);
-        return;
-    }
-    for (long block = 0; block < 4; block += 2) /* so many weights stay in the first cache, and all rows pass by */
+    const long blocks = rows <= 16 ? 4 : 2;
+    for (long first = 0; first < 4 && first * BLOCK < n; first += blocks) /* so many weights stay in the first cache */
         for (long r = 0; r < rows; r += 32) {
-            two_tiles(u + r * k_filled, k_filled, packed + 4 * block * BLOCK, sums);
-            finish_tiles(sums, MIN(32, rows - r), block, block + 2, n, scales, offsets, bias, least, peaks + r,
-                         y + r * stride, stride);
+            sum_up(u + r * k_filled, rows, k_filled, packed + 4 * first * BLOCK, offsets + first * BLOCK, last);
+            last->written = !last->written;
+            last->blocks = blocks;
+            last->rows = MIN(32, rows - r);
+            last->done = 0;
+            last->units = units + r;
+            last->y = y + r * stride + first * BLOCK;
+            last->stride = stride;
+            for (long b = 0; b < blocks; b++)
+                last->by[b] = finish_at((first + b) * BLOCK, n, scales, bias, least);
         }
 }
 
@@ -233,14 +240,14 @@ struct weights {
     long k, k_filled, n;
     const int8_t *packed;
     const float *scales;
-    const int32_t *offsets; /* 128 * sum_k w[n][k] */
+    const int32_t *offsets; /* -128 * sum_k w[n][k], filled up as the weights are */
     const float *bias;      /* or null */
 };
 
-/* What one product needs beside its operands: the rows as bytes, and their peaks. */
+/* What one product needs beside its operands: the rows as bytes. */
 struct rows {
-    uint8_t *u; /* as many times k_filled as there are rows, filled up to a multiple of 32 */
-    float *peaks;
+    uint8_t *u;   /* as many times k_filled as there are rows, filled up to a multiple of 32 */
+    float *units; /* what a 1 in them stands for */
 };
 
 /* What fills the rows up is multiplied, and never looked at. */
@@ -249,7 +256,7 @@ static long filled(long rows)
     return (rows + 31) / 32 * 32;
 }
 
-/* How many bytes `u` and `peaks` take together. */
+/* How many bytes `u` and `units` take together. */
 static long bytes_of_rows(long rows, long k_filled)
 {
     return filled(rows) * (k_filled + sizeof(float));
@@ -267,29 +274,34 @@ static void multiply(const struct weights *weights, const float *x, long rows, s
 {
     const long k = weights->k, k_filled = weights->k_filled, n = weights->n;
     uint8_t *u = quantized.u;
-    float *peaks = quantized.peaks;
+    float *units = quantized.units;
 #pragma omp for schedule(static)
     for (long r = 0; r < rows; r++) {
-        peaks[r] = peak_of(x + r * k, k);
-        quantize_row(x + r * k, k, k_filled, peaks[r], u + r * k_filled);
+        float peak = peak_of(x + r * k, k);
+        quantize_row(x + r * k, k, k_filled, peak, u + r * k_filled);
+        units[r] = peak / 127.0f;
     }
-#pragma omp for schedule(static)
+#ifdef __AMX_INT8__
+    struct unfinished last;
+    last.blocks = last.rows = last.done = last.written = 0;
+#endif
+#pragma omp for schedule(static) nowait
     for (long c = 0; c < (n + WIDE - 1) / WIDE; c++) {
         long first = c * WIDE, width = MIN(WIDE, n - first);
         const int8_t *w = weights->packed + first * k_filled;
-        const float *bias = weights->bias ? weights->bias + first : 0;
+        const float *scales = weights->scales + first, *bias = weights->bias ? weights->bias + first : 0;
+        const int32_t *offsets = weights->offsets + first;
         long r = 0;
 #ifdef __AMX_INT8__
         if (rows > FEW_ROWS)
-            matrix_tile(u, r = rows, k_filled, w, weights->scales + first, weights->offsets + first, bias, least, width,
-                        peaks, y + first, n);
+            matrix_tile(u, r = rows, k_filled, w, scales, offsets, bias, least, width, units, y + first, n, &last);
 #endif
         while (r < rows) {
             long left = rows - r;
 #define TILE(ROWS)                                                                                                     \
     {                                                                                                                  \
-        tile_##ROWS(u + r * k_filled, k_filled, w, weights->scales + first, weights->offsets + first, bias, least,     \
-                    width, peaks + r, y + r * n + first, n);                                                           \
+        tile_##ROWS(u + r * k_filled, k_filled, w, scales, offsets, bias, least, width, units + r, y + r * n + first,  \
+                    n);                                                                                                \
         r += ROWS;                                                                                                     \
     }
             if (left >= 6)
@@ -302,6 +314,10 @@ static void multiply(const struct weights *weights, const float *x, long rows, s
                 TILE(1)
         }
     }
+#ifdef __AMX_INT8__
+    finish_rows(&last, last.rows);
+#endif
+#pragma omp barrier
 }
 
 static void begin_products(long rows)
@@ -352,26 +368,53 @@ static inline __m512 sums_of(const __m512 v[16])
     return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
 }
 
-/* q times each of sixteen keys. */
-static inline __m512 dot_sixteen(const float *q, const float *const k[16], long d)
+/* q times each of sixteen keys. Keys in bfloat16 are read thirty-two numbers at a time, and q has those at even places
+   before those at odd ones. */
+static inline __m512 dot_sixteen(const float *q, const char *const k[16], long d, int narrow)
 {
     __m512 sums[16];
     for (int j = 0; j < 16; j++)
         sums[j] = _mm512_setzero_ps();
-    for (long i = 0; i < d; i += 16) {
-        __mmask16 mask = first_of(d - i);
-        __m512 x = _mm512_maskz_loadu_ps(mask, q + i);
-        for (int j = 0; j < 16; j++)
-            sums[j] = _mm512_fmadd_ps(x, _mm512_maskz_loadu_ps(mask, k[j] + i), sums[j]);
-    }
+    if (narrow)
+        for (long i = 0; i < d; i += 32) {
+            __mmask32 mask = first_of_32(d - i);
+            __m512 even = _mm512_loadu_ps(q + i), odd = _mm512_loadu_ps(q + i + 16);
+            for (int j = 0; j < 16; j++) {
+                __m512i both = _mm512_maskz_loadu_epi16(mask, k[j] + 2 * i);
+                sums[j] = _mm512_fmadd_ps(even, even_numbers(both), sums[j]);
+                sums[j] = _mm512_fmadd_ps(odd, odd_numbers(both), sums[j]);
+            }
+        }
+    else
+        for (long i = 0; i < d; i += 16) {
+            __mmask16 mask = first_of(d - i);
+            __m512 x = _mm512_maskz_loadu_ps(mask, q + i);
+            for (int j = 0; j < 16; j++)
+                sums[j] = _mm512_fmadd_ps(x, _mm512_maskz_loadu_ps(mask, (const float *)k[j] + i), sums[j]);
+        }
     return sums_of(sums);
+}
+
+/* Thirty-two numbers after the other: those at even places before those at odd ones. `out` is filled up with zeros. */
+static void even_before_odd(const float *x, long d, float *out)
+{
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    for (long i = 0; i < d; i += 32) {
+        __m512 low = _mm512_maskz_loadu_ps(first_of(d - i), x + i);
+        __m512 high = _mm512_maskz_loadu_ps(first_of(d - i - 16), x + i + 16);
+        _mm512_storeu_ps(out + i, _mm512_permutex2var_ps(low, even, high));
+        _mm512_storeu_ps(out + i + 16,
+                         _mm512_permutex2var_ps(low, _mm512_add_epi32(even, _mm512_set1_epi32(1)), high));
+    }
 }
 
 /* A cache and who attends what of it. Query w of group g attends, head by head, the columns from starts[g] on (all where
    starts is null); its key in column c is that of place origins[g][w][c] (of place 0 where origins is null). Keys and
-   values are (groups, heads, columns, places, d), with strides of their own between groups and heads. */
+   values are (groups, heads, columns, places, d), in float32 or bfloat16, with strides of their own between groups and
+   heads, in numbers. */
 struct cached {
     long groups, heads, width, d;
+    long narrow; /* whether in bfloat16 */
     long group_stride, head_stride, columns, places;
     const uint8_t *origins;
     long origins_group, origins_row;
@@ -382,25 +425,39 @@ struct cached {
 };
 
 /* The average of `count` values, which lie `there` from the keys, by weights that sum up to `sum`. */
-static inline void average(const float *const *keys, long there, long count, const float *weights, float sum, long d,
-                           float *y)
+static inline void average(const char *const *keys, long there, long count, const float *weights, float sum, long d,
+                           int narrow, float *y)
 {
-    __m512 factor = _mm512_set1_ps(sum > 0 ? 1 / sum : 0);
+    const __m512 factor = _mm512_set1_ps(sum > 0 ? 1 / sum : 0);
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
     for (long i = 0; i < d; i += 64) {
         __m512 totals[4];
-        __mmask16 masks[4];
-        for (int j = 0; j < 4; j++) {
-            totals[j] = _mm512_setzero_ps();
-            masks[j] = first_of(d - i - 16 * j);
-        }
-        for (long c = 0; c < count; c++) {
-            __m512 weight = _mm512_set1_ps(weights[c]);
-            for (int j = 0; j < 4; j++)
-                totals[j] = _mm512_fmadd_ps(weight, _mm512_maskz_loadu_ps(masks[j], keys[c] + there + i + 16 * j),
-                                            totals[j]);
-        }
         for (int j = 0; j < 4; j++)
-            _mm512_mask_storeu_ps(y + i + 16 * j, masks[j], _mm512_mul_ps(totals[j], factor));
+            totals[j] = _mm512_setzero_ps();
+        for (long c = 0; c < count; c++) {
+            const __m512 weight = _mm512_set1_ps(weights[c]);
+            const char *value = keys[c] + there;
+            if (narrow)
+                for (int j = 0; j < 2; j++) {
+                    __m512i both = _mm512_maskz_loadu_epi16(first_of_32(d - i - 32 * j), value + 2 * (i + 32 * j));
+                    totals[2 * j] = _mm512_fmadd_ps(weight, even_numbers(both), totals[2 * j]);
+                    totals[2 * j + 1] = _mm512_fmadd_ps(weight, odd_numbers(both), totals[2 * j + 1]);
+                }
+            else
+                for (int j = 0; j < 4; j++) {
+                    __m512 v = _mm512_maskz_loadu_ps(first_of(d - i - 16 * j), (const float *)value + i + 16 * j);
+                    totals[j] = _mm512_fmadd_ps(weight, v, totals[j]);
+                }
+        }
+        if (narrow)
+            for (int j = 0; j < 4; j += 2) {
+                __m512 even = totals[j], odd = totals[j + 1];
+                totals[j] = _mm512_permutex2var_ps(even, low, odd);
+                totals[j + 1] = _mm512_permutex2var_ps(even, high, odd);
+            }
+        for (int j = 0; j < 4; j++)
+            _mm512_mask_storeu_ps(y + i + 16 * j, first_of(d - i - 16 * j), _mm512_mul_ps(totals[j], factor));
     }
 }
 
@@ -415,35 +472,44 @@ static long end_of(const struct cached *cached, long g)
 }
 
 /* Head h of group g: as `attend` has it. */
-static void attend_head(const struct cached *cached, long g, long h, const float *q, long q_stride, int writes,
-                        float *keys, float *values, float *out)
+static inline __attribute__((always_inline)) void attend_head_of(const struct cached *cached, long g, long h,
+                                                                 const float *q, long q_stride, int writes, int narrow,
+                                                                 char *keys, char *values, float *out)
 {
     const struct cached s = *cached;
-    const long row = s.heads * s.d;
-    float *k = keys + g * s.group_stride + h * s.head_stride;
-    float *v = values + g * s.group_stride + h * s.head_stride;
+    const long row = s.heads * s.d, size = narrow ? sizeof(uint16_t) : sizeof(float);
+    char *k = keys + (g * s.group_stride + h * s.head_stride) * size;
+    char *v = values + (g * s.group_stride + h * s.head_stride) * size;
     if (writes)
         for (long w = 0; w < s.width; w++) {
             const float *new = q + (g * s.width + w) * q_stride + row + h * s.d;
             long there = ((s.columns - 1) * s.places + w) * s.d;
-            memcpy(k + there, new, s.d * sizeof(float));
-            memcpy(v + there, new + row, s.d * sizeof(float));
+            for (long i = 0; i < s.d; i += 16) {
+                __mmask16 mask = first_of(s.d - i);
+                store_numbers(k, there + i, narrow, mask, _mm512_maskz_loadu_ps(mask, new + i));
+                store_numbers(v, there + i, narrow, mask, _mm512_maskz_loadu_ps(mask, new + row + i));
+            }
         }
     const long first = s.starts ? s.starts[g] : 0, count = end_of(cached, g) - first;
     float weights[s.columns + 16]; /* of column first + c at c */
-    const float *rows[s.columns + 16];
+    const char *rows[s.columns + 16];
+    float parted[narrow ? (s.d + 31) / 32 * 32 : 1];
     for (long w = 0; w < s.width; w++) {
         const uint8_t *from = s.origins ? s.origins + g * s.origins_group + w * s.origins_row : 0;
         const float *query = q + (g * s.width + w) * q_stride + h * s.d;
+        if (narrow) {
+            even_before_odd(query, s.d, parted);
+            query = parted;
+        }
         if (from || w == 0)
             for (long c = 0; c < count + 15; c++) { /* the last one again where there are no more */
                 long at = first + MIN(c, count - 1);
-                rows[c] = k + (at * s.places + (from ? from[at] : 0)) * s.d;
+                rows[c] = k + (at * s.places + (from ? from[at] : 0)) * s.d * size;
             }
         __m512 most = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
         for (long c = 0; c < count; c += 16) {
             __mmask16 mask = first_of(count - c);
-            __m512 x = _mm512_mul_ps(dot_sixteen(query, rows + c, s.d), _mm512_set1_ps(s.scale));
+            __m512 x = _mm512_mul_ps(dot_sixteen(query, rows + c, s.d, narrow), _mm512_set1_ps(s.scale));
             if (s.bias)
                 x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, s.bias + g * s.bias_group + first + c));
             _mm512_storeu_ps(weights + c, x);
@@ -456,8 +522,18 @@ static void attend_head(const struct cached *cached, long g, long h, const float
             _mm512_storeu_ps(weights + c, x);
             sums = _mm512_add_ps(sums, x);
         }
-        average(rows, v - k, count, weights, _mm512_reduce_add_ps(sums), s.d, out + ((g * s.width + w) * s.heads + h) * s.d);
+        average(rows, v - k, count, weights, _mm512_reduce_add_ps(sums), s.d, narrow,
+                out + ((g * s.width + w) * s.heads + h) * s.d);
     }
+}
+
+static void attend_head(const struct cached *cached, long g, long h, const float *q, long q_stride, int writes,
+                        char *keys, char *values, float *out)
+{
+    if (cached->narrow)
+        attend_head_of(cached, g, h, q, q_stride, writes, 1, keys, values, out);
+    else
+        attend_head_of(cached, g, h, q, q_stride, writes, 0, keys, values, out);
 }
 
 /* The next head's keys and values begin to come while this one's are attended: as each is short, and its own place in
@@ -475,16 +551,17 @@ static void ask_for(const char *keys, long bytes, long there)
 
    Where it writes, q (groups, width, 3, heads, d) are queries, keys and values as one projection gives them, and row w
    of each group first writes its key and value to place w of the newest column. */
-static void attend(const struct cached *cached, const float *q, long q_stride, int writes, float *keys, float *values,
+static void attend(const struct cached *cached, const float *q, long q_stride, int writes, char *keys, char *values,
                    float *out)
 {
-    const long heads = cached->heads, bytes = cached->places * cached->d * sizeof(float);
+    const long heads = cached->heads, size = cached->narrow ? sizeof(uint16_t) : sizeof(float);
+    const long bytes = cached->places * cached->d * size;
 #pragma omp for collapse(2) schedule(static)
     for (long g = 0; g < cached->groups; g++)
         for (long h = 0; h < heads; h++) {
             const long next_g = h + 1 < heads ? g : MIN(g + 1, cached->groups - 1), next_h = (h + 1) % heads;
-            const char *next = (const char *)(keys + next_g * cached->group_stride + next_h * cached->head_stride);
-            ask_for(next, MIN(end_of(cached, next_g) * bytes, MOST_ASKED_FOR), (char *)values - (char *)keys);
+            const char *next = keys + (next_g * cached->group_stride + next_h * cached->head_stride) * size;
+            ask_for(next, MIN(end_of(cached, next_g) * bytes, MOST_ASKED_FOR), values - keys);
             attend_head(cached, g, h, q, q_stride, writes, keys, values, out);
         }
 }
@@ -495,14 +572,14 @@ static int is_worth_threads(const struct cached *s)
 }
 
 /* q (groups, width, heads, d), with q_stride between rows, attends; out (groups, width, heads, d). */
-void attend_cached(const struct cached *cached, const float *q, long q_stride, float *keys, float *values, float *out)
+void attend_cached(const struct cached *cached, const float *q, long q_stride, char *keys, char *values, float *out)
 {
 #pragma omp parallel if (is_worth_threads(cached))
     attend(cached, q, q_stride, 0, keys, values, out);
 }
 
 /* One step of self-attention: qkv (groups, width, 3, heads, d), out (groups, width, heads, d). */
-void attend_past(const struct cached *cached, const float *qkv, float *keys, float *values, float *out)
+void attend_past(const struct cached *cached, const float *qkv, char *keys, char *values, float *out)
 {
 #pragma omp parallel if (is_worth_threads(cached))
     attend(cached, qkv, 3 * cached->heads * cached->d, 1, keys, values, out);
@@ -641,7 +718,7 @@ struct operation {
 
 struct layers {
     const struct cached *cached;
-    float *start;
+    char *start;
     long layer, part; /* bytes from a layer's keys to the next one's, and to its values */
 };
 
@@ -723,8 +800,8 @@ static void attend_each_other(const float *qkv, struct sequences sequences, long
             long start = sequences.starts[i] - first, length = sequences.starts[i + 1] - sequences.starts[i];
             const struct cached cached = {.groups = 1, .heads = heads, .width = length, .d = d, .head_stride = d,
                                           .columns = length, .places = 3 * heads, .scale = 1 / sqrtf(d)};
-            float *q = (float *)qkv + start * 3 * row;
-            attend_head(&cached, 0, h, q, 3 * row, 0, q + row, q + 2 * row, out + start * row);
+            const float *q = qkv + start * 3 * row;
+            attend_head(&cached, 0, h, q, 3 * row, 0, (char *)(q + row), (char *)(q + 2 * row), out + start * row);
         }
 }
 
@@ -733,8 +810,7 @@ static void do_operation(const struct operation *o, const struct step *s)
     const float *x = s->values[o->from], *other = o->other < 0 ? 0 : s->values[o->other];
     float *out = s->values[o->to];
     const struct layers *layers = o->kind == ATTEND_PAST ? &s->past : &s->memory;
-    float *keys = (float *)((char *)layers->start + o->detail * layers->layer);
-    float *values = (float *)((char *)keys + layers->part);
+    char *keys = layers->start + o->detail * layers->layer, *values = keys + layers->part;
     switch (o->kind) {
     case LINEAR:
         multiply(o->weights, x, s->rows, s->quantized, o->least, out);
@@ -768,7 +844,7 @@ static int run(const struct program *program, long rows, float *x, struct layers
     bytes = first;
     for (long i = 2; i < program->num_values; i++)
         bytes += rows * program->widths[i] * sizeof(float);
-    uint8_t *space = malloc(bytes);
+    uint8_t *space = aligned_alloc(64, (bytes + 63) / 64 * 64);
     if (!space)
         return 0;
     float *values[program->num_values], *next = (float *)(space + first);

@@ -11,6 +11,11 @@ static inline __mmask16 first_of(long left)
     return left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
 }
 
+static inline __mmask32 first_of_32(long left)
+{
+    return left >= 32 ? 0xffffffff : left <= 0 ? 0 : (1u << left) - 1;
+}
+
 /* e^x for x <= 0, to one part in ten million: 2^n times a polynomial of the rest. */
 static inline __m512 exp_of(__m512 x)
 {
@@ -57,7 +62,18 @@ static inline __m512 load_numbers(const void *x, long i, int narrow, __mmask16 m
     return _mm512_castsi512_ps(_mm512_slli_epi32(half, 16));
 }
 
-/* The same the other way; halves are rounded to even. */
+/* Of thirty-two numbers in bfloat16 those at even places, and those at odd ones. */
+static inline __m512 even_numbers(__m512i x)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+}
+
+static inline __m512 odd_numbers(__m512i x)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(0xffff0000)));
+}
+
+/* Sixteen numbers to an array of either kind; halves are rounded to even. */
 static inline void store_numbers(void *out, long i, int narrow, __mmask16 mask, __m512 v)
 {
     if (!narrow) {
