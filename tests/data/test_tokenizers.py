@@ -119,6 +119,26 @@ def test_a_first_word_is_the_same_piece_as_a_later_one(tokenizers, kind):
     assert tokenizer.tokens("Python 图书馆在")[-len(chinese) :] == chinese
 
 
+def test_what_was_read_ahead_is_what_encode_finds(tokenizers, monkeypatch):
+    """Given once each, so that nobody changes another's ids, and forgotten with the next texts."""
+    tokenizer = tokenizers["bpe"]
+    texts = ["我昨天买了一本书。", "I bought a book.", "", "我昨天买了一本书。"]
+    expected = [tokenizer.encode(text) for text in texts]
+    tokenizer.read_ahead(texts)
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer, "_library", None)  # so nothing can be encoded any more
+        assert [tokenizer.encode(text) for text in texts[:3]] == expected[:3]
+        with pytest.raises(AttributeError):
+            tokenizer.encode(texts[3])
+    tokenizer.read_ahead(texts)
+    tokenizer.read_ahead([])
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer, "_library", None)
+        with pytest.raises(AttributeError):
+            tokenizer.encode(texts[0])
+    assert tokenizer.encode(texts[3]) == expected[3]
+
+
 def test_tokens_show_what_a_reader_can_read(tokenizers):
     assert tokenizers["character"].tokens("I 好") == ["I", "▁", UNK, EOS]
     assert tokenizers["unigram"].tokens("the 书") == ["▁the", "▁", "书", EOS]

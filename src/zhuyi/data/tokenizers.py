@@ -106,6 +106,7 @@ class Tokenizer:
         self._imported = signs is not None
         self.signs = signs or Signs()
         self._not_text = self.signs.all()
+        self._read_ahead: dict[str, list[int]] = {}
         own = [library.id_to_token(i) or "" for i in range(library.get_vocab_size())]
         self.pieces: list[str] = own if pieces is None else list(pieces)
         self.vocab_size: int = len(self.pieces)
@@ -130,6 +131,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Normalise a text and return its ids, the end sign last."""
+        if (ids := self._read_ahead.pop(text, None)) is not None:
+            return ids
         return self._to_ids(self._library.encode(_writable(self.normalize(text))))
 
     def encode_batch(self, texts: Sequence[str], *, normalized: bool = False) -> list[list[int]]:
@@ -138,6 +141,11 @@ class Tokenizer:
         # The fast way leaves the pieces out.
         encode = self._library.encode_batch_fast if self._ids is None else self._library.encode_batch
         return [self._to_ids(encoding) for encoding in encode(ready)]
+
+    def read_ahead(self, texts: Iterable[str]) -> None:
+        """Encode together, on all cores, the texts that `encode` will be asked for next; forget those read before."""
+        wanted = list(dict.fromkeys(texts))
+        self._read_ahead = dict(zip(wanted, self.encode_batch(wanted), strict=True))
 
     def tokens(self, text: str) -> list[str]:
         """Return the pieces of a text as a reader wants to see them, one for each id of `encode(text)`."""

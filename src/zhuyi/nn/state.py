@@ -14,7 +14,7 @@ from zhuyi.nn.kernels.program import Program, record
 from zhuyi.nn.masks import additive
 
 WIDEST = 256  # places are told apart by a byte; the rows of a wider beam are groups of their own
-CAPACITY_BLOCK = 16  # the cache grows by blocks, to twice what is needed: few copies, whatever the length
+CAPACITY_BLOCK = 32  # the cache grows by blocks, to twice what is needed: few copies, whatever the length
 
 
 class DecoderState:

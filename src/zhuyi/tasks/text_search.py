@@ -32,7 +32,7 @@ from zhuyi.tasks.likelihood import links
 from zhuyi.tasks.sentence_search import never_written, open_search, search_rule, seed_of, term_rule
 from zhuyi.tasks.tag_placement import Link
 from zhuyi.tasks.terms import word_borders
-from zhuyi.tasks.text_parts import Limit, Plan, Translation, assemble, cut_line, plan_text
+from zhuyi.tasks.text_parts import LONGEST_STRETCH, Limit, Plan, Translation, assemble, cut_line, plan_text
 from zhuyi.tasks.text_to_text_model import TextToTextModel
 
 
@@ -144,6 +144,11 @@ class TextSearch:
     def rows(self) -> int:
         """Rows in the batch."""
         return self._search.rows + self._term_search.rows
+
+    def read_ahead(self, texts: Iterable[str]) -> None:
+        """Encode together the lines of texts that will be admitted next: one by one it takes three times as long."""
+        lines = (line for text in texts for line in text.split("\n"))
+        self._source_tokenizer.read_ahead(line for line in lines if len(line) <= LONGEST_STRETCH)
 
     def admit(self, key: Hashable, text: str, *, turn: int = 0, glossary: Glossary | None = None) -> int:
         """Take a text in; how many sentences it has.
@@ -391,6 +396,7 @@ def translate_all(
     """
     of_texts = iter(glossaries)
     for window in windows(texts):
+        search.read_ahead(window)
         for place, text in enumerate(window):
             search.admit(place, text, glossary=next(of_texts, None))
         found = dict(search.finish())

@@ -95,7 +95,7 @@ class Recorded:
         return self._then(NORMALIZE, self.width, **options)
 
     def _then(self, kind: int, width: int, *, source: int | None = None, **details: Any) -> "Recorded":
-        to = max((operation.to for operation in self._operations), default=RESULT) + 1
+        to = RESULT + 1 + len(self._operations)
         source = self._number if source is None else source
         self._operations.append(Operation(kind, source, to, width, **details))
         return Recorded(self._operations, to, width)
