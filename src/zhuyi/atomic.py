@@ -63,11 +63,15 @@ def new_folder(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, source: str | Path | None = None) -> None:
     """Say before any work is done that its file could not be written.
 
-    Raises: InputError: there is no folder for it, it is one itself, a device, a pipe, or where standard output goes.
+    Args:   source: what is read for it, if that is a file, and is not to be lost.
+    Raises: InputError: there is no folder for it, it is one itself, a device, a pipe, where standard output goes, or the
+            source.
     """
+    if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
+        raise InputError(f"{path} is what is read: it would be lost; give another name for what is written")
     if path.is_dir():
         raise InputError(f"{path} cannot be written: it is a folder; give a file's name")
     if path.exists() and (not path.is_file() or _is_standard_output(path)):

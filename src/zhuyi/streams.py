@@ -208,7 +208,7 @@ def _lines_of(
     if texts and input_path:
         raise InputError("give texts or --input, not both")
     if output_path:
-        check_file(output_path)
+        check_file(output_path, input_path)
     source = str(input_path or STANDARD_INPUT)
     is_read_twice = input_path is not None and source != STANDARD_INPUT and (_is_file(source) or _is_unreadable(source))
     return texts or read_lines(source), count_lines(source) if is_read_twice else None

@@ -170,7 +170,7 @@ def _places(named: Sequence[tuple[str, Path]], form: str, output: Path | None, *
     if several and not output.is_dir():
         raise InputError(f"{output} is no folder, which several recordings need; make it first")
     if not several:
-        check_file(output)
+        check_file(output, named[0][0])
         return {named[0][0]: output}
     stems = Counter(name.with_suffix("") for _, name in named)
     found: dict[str, Path] = {}

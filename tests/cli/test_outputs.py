@@ -109,6 +109,17 @@ def test_a_folder_in_the_place_of_a_file_is_refused_before_any_work(run: Path, e
         )
 
 
+@pytest.mark.parametrize("more", [[], ["--workers", "2"]])
+def test_what_is_read_is_not_written_over(more: list[str], run: Path, ended: Ended, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x y\n")
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    for name in ("a.txt", "./a.txt", "link.txt"):
+        status, out, err = ended("translate", run, "--input", "a.txt", "--output", name, *more)
+        assert (status, out) == (2, "")
+        assert "is what is read: it would be lost; give another name" in err
+    assert (tmp_path / "a.txt").read_text() == "x y\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file of another kind")
 @pytest.mark.parametrize("arguments", [["translate", "x"], ["evaluate"]])
 def test_what_is_no_regular_file_is_refused_and_stays(

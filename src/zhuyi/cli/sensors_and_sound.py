@@ -22,16 +22,19 @@ def forecast(
     start: Start = "",
 ) -> None:
     """Forecast what sensors will measure. From what they measured of late, in a table."""
+    from zhuyi.atomic import check_file
     from zhuyi.predict import load
     from zhuyi.visualize import plot_forecast
 
     if plot is not None:
         no_stream(plot, "--plot", "a picture goes to a file")
+    if (file := file_or_stream(out)) is not None:
+        check_file(file, input_)
     forecaster = load(run, command="forecast")
     found = forecaster.forecast(forecaster.read(input_, start=start), steps, begin=begin)
     if plot is not None:
         plot_forecast(found, plot, sensors=sensor or ())
-    if (file := file_or_stream(out)) is not None:
+    if file is not None:
         found.write(file)
     else:
         typer.echo(found.as_csv(), nl=False)

@@ -158,7 +158,7 @@ def _check_usage(
         raise InputError("--address is that of a running Ray; give --engine ray too")
     if texts or input_path is None or output_path is None:
         raise InputError("several workers translate from a file to a file: give --input and --output, and no texts")
-    check_file(output_path)
+    check_file(output_path, input_path)
     if not input_path.is_file():
         raise InputError(f"{input_path}: no such file; several workers need a file, which is read twice")
     return input_path, output_path
