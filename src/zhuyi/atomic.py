@@ -67,8 +67,8 @@ def check_file(path: Path, source: str | Path | None = None) -> None:
     """Say before any work is done that its file could not be written.
 
     Args:   source: what is read for it, if that is a file, and is not to be lost.
-    Raises: InputError: there is no folder for it, it is one itself, a device, a pipe, where standard output goes, or the
-            source.
+    Raises: InputError: there is no folder for it, it is one itself, a device, a pipe, where standard output goes, or
+            what is read.
     """
     if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
         raise InputError(f"{path} is what is read: it would be lost; give another name for what is written")
