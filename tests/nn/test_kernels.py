@@ -58,7 +58,7 @@ def test_add_norm_is_the_norm_of_the_sum(library: ctypes.CDLL, width: int) -> No
 
 @pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("width", [1, 3])
-@pytest.mark.parametrize("head_dim", [5, 16, 33, 64])
+@pytest.mark.parametrize("head_dim", [5, 16, 33, 64, 97])
 @pytest.mark.parametrize("columns", [1, 7, 40])
 def test_attention_is_attend(library: ctypes.CDLL, kept: torch.dtype, width: int, head_dim: int, columns: int) -> None:
     """Also where keys and values are kept in half as many bytes: what is computed of them is as exact."""

@@ -68,10 +68,17 @@ def test_int8_rows_do_not_see_each_other(way: str) -> None:
     for row, expected in zip(x, together, strict=True):
         torch.testing.assert_close(linear(row[None])[0], expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
     torch.testing.assert_close(together[5], linear.bias)
-    x[2, 1] = torch.nan  # what is not a number stays one, and stays where it is
     assert together.isfinite().all()
-    assert linear(x)[2].isnan().any()
-    assert linear(x)[[0, 1, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("rows", [3, 12])
+def test_what_is_no_number_is_not_hidden_in_int8(way: str, wrong: float, rows: int) -> None:
+    """And stays where it is."""
+    linear, x = Int8Linear(torch.randn(33, 20), torch.randn(33)), torch.randn(rows, 20)
+    x[2, 1] = wrong
+    assert not linear(x)[2].isfinite().any()
+    assert linear(x)[:2].isfinite().all()
 
 
 def test_int8_error_is_that_of_eight_bits() -> None:

@@ -118,6 +118,15 @@ def test_activations(library: ctypes.CDLL) -> None:
         assert found[502].isnan()
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_no_number_passes_where_all_below_zero_is_cut(library: ctypes.CDLL, wrong: float) -> None:
+    linear, x = Int8Linear(torch.randn(5, 8), None), torch.randn(1, 4, 8)
+    x[0, 2, 3] = wrong
+    found = run(library, lambda y, _: F.relu(linear(y)), x)
+    assert found[2].isnan().all()
+    assert found[[0, 1, 3]].isfinite().all()
+
+
 def test_norms_alone_and_of_sums(library: ctypes.CDLL) -> None:
     norm, x = nn.LayerNorm(33), 3 * torch.randn(2, 2, 33) + 1
     norm.weight.normal_()

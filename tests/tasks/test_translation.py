@@ -1,8 +1,10 @@
 """Text to text, as `evaluate`, `translate` and the server get it."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -252,6 +254,28 @@ def test_how_many_sentences_texts_have_is_what_all_but_a_few_have() -> None:
 
 def _long(lines: list[str], longest: int) -> bool:
     return any(len(line) + 1 > min(longest, 31) and any(map(str.isalnum, line)) for line in lines)
+
+
+class Counting:
+    """A tokenizer's library, and how often it was asked for what."""
+
+    def __init__(self, library: Any) -> None:
+        self._library, self.asked = library, Counter[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked[name] += 1
+        return getattr(self._library, name)
+
+
+def test_whole_lines_are_encoded_together_and_others_as_they_are_cut(tmp_path: Path) -> None:
+    translator = zhuyi.load(random_run(tmp_path / "random").path)
+    library = translator.source_tokenizer._library = Counting(translator.source_tokenizer._library)
+    lines = [source for source, _ in number_pairs(20)]
+    list(translator.translate(["\n".join(lines[:3]), *lines, lines[0]]))
+    assert (library.asked["encode_batch_fast"], library.asked["encode"]) == (1, 0)
+    tokenizers = translator.source_tokenizer, translator.target_tokenizer
+    list(translate_texts(translator.model, *tokenizers, ["一。二。三。"], DecodeConfig(most_sentences=1)))
+    assert library.asked["encode"] > 0
 
 
 def test_in_int8_a_text_alone_is_to_the_bit_as_among_others(tmp_path: Path) -> None:

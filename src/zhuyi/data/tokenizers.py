@@ -8,6 +8,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -131,8 +132,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Normalise a text and return its ids, the end sign last."""
-        if (ids := self._read_ahead.pop(text, None)) is not None:
-            return ids
+        if (ids := self._read_ahead.get(text)) is not None:
+            return list(ids)
         return self._to_ids(self._library.encode(_writable(self.normalize(text))))
 
     def encode_batch(self, texts: Sequence[str], *, normalized: bool = False) -> list[list[int]]:
@@ -142,8 +143,12 @@ class Tokenizer:
         encode = self._library.encode_batch_fast if self._ids is None else self._library.encode_batch
         return [self._to_ids(encoding) for encoding in encode(ready)]
 
+    def reading_ahead(self) -> "Tokenizer":
+        """The same tokenizer, for somebody who will `read_ahead`: what is read is his alone."""
+        return copy(self)
+
     def read_ahead(self, texts: Iterable[str]) -> None:
-        """Encode together, on all cores, the texts that `encode` will be asked for next; forget those read before."""
+        """Encode together, on all cores, what `encode` will be asked for next; forget what was read before."""
         wanted = list(dict.fromkeys(texts))
         self._read_ahead = dict(zip(wanted, self.encode_batch(wanted), strict=True))
 

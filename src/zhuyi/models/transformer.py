@@ -221,7 +221,7 @@ class Transformer(nn.Module):
         projected = [layer.cross_attention.project_memory(memory.of_layer(i)) for i, layer in self._decoder()]
         state = DecoderState(
             empty_cache(weight, len(self.decoder_layers), len(prefix), c.num_heads, c.head_dim, kept),
-            stack_layers(projected, kept),
+            stack_layers(projected, kept_type(self.output_projection, projected[0][0])),
             None if memory.mask is None else memory.mask[:, 0, 0],
             dtype=weight.dtype,
         )

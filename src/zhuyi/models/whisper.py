@@ -232,7 +232,7 @@ class Whisper(nn.Module):
         kept = kept_type(self.output_projection, memory.states)
         state = DecoderState(
             empty_cache(memory.states, len(projected), len(prefix), c.num_heads, c.head_dim, kept),
-            stack_layers(projected, kept),
+            stack_layers(projected, kept_type(self.output_projection, projected[0][0])),
             dtype=memory.states.dtype,
         )
         return state.consume(

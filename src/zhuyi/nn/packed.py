@@ -86,7 +86,8 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 def pack(model: nn.Module, precision: str) -> nn.Module:
     """Replace a model's affine maps by packed ones, for use on a CPU without gradients.
 
-    Args: precision: `bfloat16`, in which everything else is then too, or `int8`, beside which it is float32.
+    Args: precision: `bfloat16`, in which everything else is then too, or `int8`, beside which it is float32, but for
+        keys and values that a state keeps.
     """
     if precision == "bfloat16":
         model.bfloat16()

@@ -14,7 +14,7 @@ from zhuyi.nn.kernels.program import Program, record
 from zhuyi.nn.masks import additive
 
 WIDEST = 256  # places are told apart by a byte; the rows of a wider beam are groups of their own
-CAPACITY_BLOCK = 32  # the cache grows by blocks, to twice what is needed: few copies, whatever the length
+CAPACITY_BLOCK = 16  # the cache grows by blocks, to twice what is needed: few copies, whatever the length
 
 
 class DecoderState:
@@ -35,6 +35,7 @@ class DecoderState:
            memory_mask: (G, S), True where the source is real; None: everywhere.
            scale: factor of the logits instead of 1 / sqrt(d).
            dtype: in what a step computes; None: the cache's.
+    Raises: ValueError: cache or memory are neither of that type nor bfloat16.
     """
 
     def __init__(
@@ -50,6 +51,9 @@ class DecoderState:
         self.memory = memory
         self._scale = scale
         self._dtype = dtype or cache.dtype
+        for kept in (cache, *(() if memory is None else (memory,))):
+            if kept.dtype not in (self._dtype, torch.bfloat16):
+                raise ValueError(f"keys and values are kept in {self._dtype} or bfloat16, not in {kept.dtype}")
         self._is_biased = False  # the running step has a bias of its own
         self._positions = torch.empty(0)  # of the running step's tokens
         self._starts: Tensor | None = None  # of each group the first of the columns that anyone needs; None: all 0
@@ -455,7 +459,7 @@ def stack_layers(pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype | No
 
 def _move(x: Tensor, columns: slice, to: Tensor, source: Tensor) -> None:
     """Write some groups' columns over those of others. Shape: x (L, 2, G, H, C, ...)."""
-    library = kernels.library_of_numbers(x) if x.is_contiguous() else None
+    library = kernels.library_of_numbers(x) if x.is_contiguous() and not torch.is_grad_enabled() else None
     if library is not None:
         kernels.move_groups(library, x, columns, to, source)
     else:

@@ -1,5 +1,6 @@
 """Text to text as every user of a model gets it: one search, whose texts come and go between steps."""
 
+import re
 import sys
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ from zhuyi.tasks.tag_placement import Link
 from zhuyi.tasks.terms import word_borders
 from zhuyi.tasks.text_parts import LONGEST_STRETCH, Limit, Plan, Translation, assemble, cut_line, plan_text
 from zhuyi.tasks.text_to_text_model import TextToTextModel
+
+SEVERAL_SENTENCES = re.compile(r"[.!?。！？][^.!?。！？]*\w")  # at least nearly always
 
 
 @dataclass
@@ -98,6 +101,7 @@ class TextSearch:
             raise InputError(
                 f"a prefix of {len(prefix)} tokens leaves no room in the model's {model.max_len}; shorten it"
             )
+        source_tokenizer = source_tokenizer.reading_ahead()
         self._source_tokenizer, self._target_tokenizer = source_tokenizer, target_tokenizer
         self._prefix, self._n_best, self._seed, self._max_len = tuple(prefix), n_best, seed, model.max_len
         self._limit = Limit(min(decode.longest_sentence or self._room, self._room), decode.most_sentences)
@@ -146,9 +150,16 @@ class TextSearch:
         return self._search.rows + self._term_search.rows
 
     def read_ahead(self, texts: Iterable[str]) -> None:
-        """Encode together the lines of texts that will be admitted next: one by one it takes three times as long."""
+        """Encode together the lines of texts that will be admitted next: one by one it takes three times as long.
+
+        A line that looks as if it would be cut is left to be.
+        """
         lines = (line for text in texts for line in text.split("\n"))
-        self._source_tokenizer.read_ahead(line for line in lines if len(line) <= LONGEST_STRETCH)
+        self._source_tokenizer.read_ahead(
+            line
+            for line in lines
+            if len(line) <= LONGEST_STRETCH and not (self._limit.sentences and SEVERAL_SENTENCES.search(line))
+        )
 
     def admit(self, key: Hashable, text: str, *, turn: int = 0, glossary: Glossary | None = None) -> int:
         """Take a text in; how many sentences it has.

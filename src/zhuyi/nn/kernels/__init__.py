@@ -63,14 +63,14 @@ def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
 
 
 def library_of_numbers(x: Tensor) -> ctypes.CDLL | None:
-    """Those of training, where they can take this: float32 or bfloat16 on the CPU, eager."""
+    """The kernels that know both, where they can take this: float32 or bfloat16 on the CPU, eager."""
     if type(x) is not Tensor or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return None
     return _load()[0] if is_eager() else None
 
 
 def library_to_train(x: Tensor) -> ctypes.CDLL | None:
-    """The same, where the gradient of `x` is wanted."""
+    """Those of training, where the gradient of `x` is wanted."""
     return library_of_numbers(x) if type(x) is Tensor and x.requires_grad and torch.is_grad_enabled() else None
 
 
@@ -282,6 +282,7 @@ class Cached:
             origins: (G, W, C) bytes; None: place 0.
             starts: (G,) int32, the first column that a group's queries attend; None: 0.
             bias: (G, C), added to the logits; its columns lie side by side.
+    Raises: ValueError: a cache of another type.
     """
 
     def __init__(
@@ -292,6 +293,8 @@ class Cached:
         starts: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> None:
+        if cache.dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"the kernels read float32 and bfloat16, not {cache.dtype}")
         groups, heads, columns, places, head_dim = cache.shape[2:]
         self._kept = cache, origins, starts, bias  # what is pointed at
         self._out = groups, width, heads * head_dim

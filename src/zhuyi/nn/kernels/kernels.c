@@ -21,7 +21,7 @@
 
 /* Products of a few float rows with int8 weights, for processors with AVX512-VNNI.
 
-   y[r][n] = peak[r] / 127 * scale[n] * sum_k u[r][k] w[n][k] + bias[n]
+   y[r][n] = peak[r] / 127 * scale[n] * sum_k (u[r][k] - 128) w[n][k] + bias[n]
 
    A row is divided by its own largest number, its peak, and rounded to -127..127; the instruction wants it unsigned, so
    128 is added, and 128 * sum_k w[n][k] taken off again. Sums are exact in int32.
@@ -50,7 +50,7 @@ static float peak_of(const float *x, long k)
 static void quantize_row(const float *x, long k, long k_filled, float peak, uint8_t *out)
 {
     const __m512 factor = _mm512_set1_ps(peak > 0 ? 127.0f / peak : 0.0f);
-    /* Two numbers are packed into one within each quarter of a register: what then lies together comes from all four. */
+    /* Packing goes on within each quarter of a register by itself: what belongs together is in all four of them. */
     const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     for (long i = 0; i < k_filled; i += 64) {
         __m512i rounded[4];
@@ -109,7 +109,7 @@ static inline void finish(__m512i sums, struct finish by, float unit, float *y)
         for (int b = 0; b < BLOCKS && b * BLOCK < n; b++) {                                                            \
             const struct finish by = finish_at(b * BLOCK, n, scales, bias, least);                                     \
             for (int r = 0; r < ROWS; r++)                                                                             \
-                finish(sums[r][b], by, units[r], y + r * stride + b * BLOCK);                                         \
+                finish(sums[r][b], by, units[r], y + r * stride + b * BLOCK);                                          \
         }                                                                                                              \
     }
 
@@ -144,9 +144,9 @@ static inline void finish_rows(struct unfinished *u, long count)
     u->done = end;
 }
 
-/* The same by the processor's matrix unit, for up to sixteen rows and WIDE weights, or thirty-two rows and half of them
-   at a time; as many rows of u are read. Its sums are in the tiles 0 to 3, the operands in the others; every row of them
-   begins with the same offsets. */
+/* The same by the processor's matrix unit, for up to sixteen rows and WIDE weights, or thirty-two rows and half of
+   them at a time; as many rows of u are read. Its sums are in the tiles 0 to 3, the operands in the others; every row
+   of sums begins with the same offsets. */
 static void sum_up(const uint8_t *u, long rows, long k_filled, const int8_t *packed, const int32_t *offsets,
                    struct unfinished *last)
 {
@@ -279,7 +279,7 @@ static void multiply(const struct weights *weights, const float *x, long rows, s
     for (long r = 0; r < rows; r++) {
         float peak = peak_of(x + r * k, k);
         quantize_row(x + r * k, k, k_filled, peak, u + r * k_filled);
-        units[r] = peak / 127.0f;
+        units[r] = peak <= FLT_MAX ? peak / 127.0f : NAN; /* of a row that has an infinity nothing is known */
     }
 #ifdef __AMX_INT8__
     struct unfinished last;
