@@ -212,10 +212,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], ruler: str = "--
 
 def conditions(given: argparse.Namespace, sentences: int) -> str:
     """How the figures came about, in two sentences."""
+    threads = torch.get_num_threads()
     budget = f"{QUICK['max_steps']} steps on made-up pairs" if given.quick else f"{given.minutes:g} minutes"
     return (
         f"Each model was trained for {budget} and translated the {sentences:,} sentences of the test part. "
-        f"Measured with torch {torch.__version__} and {torch.get_num_threads()} threads."
+        f"Measured with torch {torch.__version__} and {threads} thread{'s' * (threads > 1)}."
     )
 
 

@@ -240,16 +240,17 @@ def _sized(model: dict[str, Any], sizes: Mapping[str, Any], origin: str) -> dict
 def _choice(value: Any, known: Collection[str], key: str, origin: str) -> str:
     if not isinstance(value, str) or value not in known:
         found = "is missing" if value is None else f"is '{value}'"
-        raise InputError(f"{origin}: {key} {found}{_did_you_mean(str(value), known)}; choose one of {', '.join(known)}")
+        raise InputError(f"{origin}: {key} {found}{did_you_mean(str(value), known)}; choose one of {', '.join(known)}")
     return str(value)
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
     names = list(known)
-    return _did_you_mean(key, names) or f"; known are {', '.join(names)}"
+    return did_you_mean(key, names) or f"; known are {', '.join(names)}"
 
 
-def _did_you_mean(key: str, known: Iterable[str]) -> str:
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """The nearest of the known words as the end of a message, or nothing."""
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
 

@@ -67,6 +67,8 @@ def test_every_verb_that_writes_lines_knows_it(
 
 def test_a_forecast_on_standard_output_by_its_name(ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
     class Found:
+        unmeasured = ("s1", "s2")
+
         def as_csv(self) -> str:
             return "a,b\n"
 
@@ -77,7 +79,9 @@ def test_a_forecast_on_standard_output_by_its_name(ended: Ended, monkeypatch: py
             return Found()
 
     monkeypatch.setattr("zhuyi.predict.load", lambda *given, **named: Forecaster())
-    assert ended("forecast", "r", "--input", "t.csv", "--out", "-")[:2] == (0, "a,b\n")
+    status, out, err = ended("forecast", "r", "--input", "t.csv", "--out", "-")
+    assert (status, out) == (0, "a,b\n")
+    assert err.startswith("nothing was measured lately by s1, s2: what is forecast for that follows from")
 
 
 @pytest.mark.parametrize(

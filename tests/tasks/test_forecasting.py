@@ -277,7 +277,17 @@ def test_a_forecast_is_a_table_of_the_form_that_is_read(
     earlier = forecaster.forecast(table_file, begin=f"{BEGIN + timedelta(minutes=STEP * 298)}")
     np.testing.assert_array_equal(earlier.truth[:2], forecaster.read(table_file).values[298:])
     assert np.isnan(earlier.truth[2:]).all()
+    assert earlier.unmeasured == ()
     np.testing.assert_array_equal(earlier.history, forecaster.read(table_file).values[292:298])
+
+
+def test_sensors_that_have_measured_nothing_are_named(forecaster: Forecaster, table_file: Path) -> None:
+    table = forecaster.read(table_file)
+    values = table.values.copy()
+    values[-6:, 2] = np.nan
+    assert forecaster.forecast(replace(table, values=values)).unmeasured == (table.sensors[2],)
+    values[-1, 2] = 50.0
+    assert forecaster.forecast(replace(table, values=values)).unmeasured == ()
 
 
 def test_forecasts_that_cannot_be_made_are_refused(forecaster: Forecaster, table_file: Path, tmp_path: Path) -> None:
@@ -291,8 +301,9 @@ def test_forecasts_that_cannot_be_made_are_refused(forecaster: Forecaster, table
             InputError, match=f"no forecast can begin at {begin}: .*from 2024-01-05 00:00 to 2024-01-09"
         ):
             forecaster.forecast(table_file, begin=begin)
-    with pytest.raises(InputError, match="nothing was measured in the 6 steps before 2024-01-06 09:20"):
-        forecaster.forecast(table_file, begin=f"{BEGIN + timedelta(minutes=STEP * 107)}")
+    begin = BEGIN + timedelta(minutes=STEP * 107)
+    with pytest.raises(InputError, match=f"nothing was measured in the 6 steps before {begin:%Y-%m-%d %H:%M}"):
+        forecaster.forecast(table_file, begin=f"{begin}")
     lines = (tmp_path / "short.csv").read_text().splitlines()
     (tmp_path / "less.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines), encoding="utf-8")
     with pytest.raises(InputError, match=r"less.csv: no column for the sensor 's6'"):

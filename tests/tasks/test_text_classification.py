@@ -79,7 +79,7 @@ def test_probabilities_are_the_heads(classifier: Classifier) -> None:
 
 def test_long_texts_are_cut_and_flagged_and_empty_ones_answered(classifier: Classifier) -> None:
     long, empty = classifier.classify(["三" * 50, ""])
-    assert long.flags == ("cut",) and empty.flags == ()
+    assert long.flags == ("cut",) and empty.flags == ("empty",)
     assert classifier.classify([]) == []
     assert long.probability == pytest.approx(classifier.classify(["三" * 30])[0].probability, abs=1e-6)
 
@@ -179,6 +179,8 @@ def test_pairs_of_texts_are_told_apart_by_their_segments(tmp_path: Path) -> None
     found_of_lines = found.classify_lines(lines)
     assert found_of_lines[:2] == [one, other] == list(found.stream(lines))[:2]
     assert found_of_lines[2].flags == ("single",)
+    flags = [each.flags for each in found.classify_lines(["", " \t", "\t三五。"])]
+    assert flags == [("empty", "single"), ("empty",), ()]
     with pytest.raises(InputError, match="give the second ones too"):
         found.classify(["三五。"])
     with pytest.raises(InputError, match="expected those of label, text and second text, such as 1,2,3"):

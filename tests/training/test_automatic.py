@@ -169,8 +169,10 @@ def test_what_is_missing_is_asked_for(files: dict[int, Path], tmp_path: Path) ->
         chosen(folder)
     with pytest.raises(InputError, match="give the languages too: --source zh --target en"):
         chosen(folder, files=train, languages=("zh", ""))
-    with pytest.raises(InputError, match="--task text-to-text: without a recipe only translation"):
+    with pytest.raises(InputError, match="--task text-to-text: it needs a recipe; those named recipes/text-to-text_"):
         chosen(folder, files=train, languages=("zh", "en"), task="text-to-text")
+    with pytest.raises(InputError, match="--task translating: there is no such task; did you mean 'translation'"):
+        chosen(folder, files=train, languages=("zh", "en"), task="translating")
     with pytest.raises(InputError, match=r"^--target english: no language code, .*; did you mean en\?"):
         chosen(folder, files=train, languages=("zh", "english"))
     assert not folder.path.exists()
@@ -194,6 +196,13 @@ def test_files_given_take_the_recipes_place(files: dict[int, Path], tmp_path: Pa
     assert chosen(folder, recipe, languages=("en", "zh")).data.source == "en"
     with pytest.raises(InputError, match=r"r\.toml: data\.source = chinese: no language code, .*; did you mean zh\?"):
         chosen(folder, recipe, changes=("data.source=chinese",))
+    rate = ("train.learning_rate=1e-3", "train.schedule=noam")
+    with pytest.raises(
+        InputError, match=r"r\.toml: train\.learning_rate is 0\.001, but under the noam schedule it is a"
+    ):
+        chosen(folder, recipe, changes=rate)
+    assert chosen(folder, recipe, changes=(rate[0], "train.schedule=constant")).train.learning_rate == 0.001
+    assert chosen(folder, recipe, changes=("train.learning_rate=1.0", rate[1])).train.schedule == "noam"
 
 
 def test_a_run_is_gone_on_with_as_it_was_begun(files: dict[int, Path], tmp_path: Path) -> None:

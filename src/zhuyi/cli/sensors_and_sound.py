@@ -32,6 +32,11 @@ def forecast(
         check_file(file, input_)
     forecaster = load(run, command="forecast")
     found = forecaster.forecast(forecaster.read(input_, start=start), steps, begin=begin)
+    if found.unmeasured:
+        say(
+            f"nothing was measured lately by {', '.join(found.unmeasured[:5])}{', ...' * (len(found.unmeasured) > 5)}: "
+            "what is forecast for that follows from the other sensors and the time alone"
+        )
     if plot is not None:
         plot_forecast(found, plot, sensors=sensor or ())
     if file is not None:

@@ -23,6 +23,11 @@ class EncoderRow:
     first: int
     is_cut: bool = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are signs alone."""
+        return self.first == 2 and len(self.ids) <= 3
+
 
 def mask_id(tokenizer: Tokenizer) -> int:
     """The id that stands for a word taken away; a tokenizer that was trained here has none, so it is the next one."""

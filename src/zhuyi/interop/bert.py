@@ -253,6 +253,7 @@ def family_of(config: BertConfig) -> str:
         if matters and getattr(config, key) != value:
             raise InputError(
                 f"cannot export to hf: the model has {key} = {getattr(config, key)}, but that of a {family} is {value}"
+                + (f"; train it with --set model.pooling={value}" if key == "pooling" else "")
             )
     return family
 

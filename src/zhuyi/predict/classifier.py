@@ -17,7 +17,7 @@ class Classification:
 
     Args:   probabilities: of all labels, in the model's order.
             flags: `cut`: the text was longer than the model reads, and its end was left out; `single`: there was no
-            second text, of a run that labels pairs.
+            second text, of a run that labels pairs; `empty`: there was nothing to read.
     """
 
     label: str
@@ -61,7 +61,7 @@ class Classifier(EncoderRun):
                 self.labels[int(probs.argmax())],
                 float(probs.max()),
                 dict(zip(self.labels, probs.tolist(), strict=True)),
-                ("cut",) if row.is_cut else (),
+                (*(("cut",) if row.is_cut else ()), *(("empty",) if row.is_empty else ())),
             )
             for row, probs in zip(rows, found, strict=True)
         ]

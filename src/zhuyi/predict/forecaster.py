@@ -35,6 +35,12 @@ class Forecast:
     values: np.ndarray
     truth: np.ndarray
 
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Sensors of which the history has nothing: what is forecast for them follows from the others and the time."""
+        nothing = np.isnan(self.history).all(axis=0)
+        return tuple(name for name, is_blank in zip(self.sensors, nothing, strict=True) if is_blank)
+
     def times(self) -> list[str]:
         """Of each step to come."""
         return [show(self.begin + self.step_minutes * step) for step in range(len(self.values))]
@@ -171,7 +177,8 @@ class Forecaster:
         if row < wanted:
             raise InputError(f"{row} steps of history are there, and the run reads {wanted}; give more rows")
         if np.isnan(table.values[row - wanted : row]).all():
-            raise InputError(f"nothing was measured in the {wanted} steps before {show(table.minutes()[row - 1])}")
+            begins = show(table.start + table.step_minutes * row)
+            raise InputError(f"nothing was measured in the {wanted} steps before {begins}")
         return table, row
 
     def _inputs(self, table: SensorTable, row: int) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from zhuyi.atomic import replacing
-from zhuyi.config import RunConfig, apply_change, parse_config, read_values
+from zhuyi.config import RunConfig, TrainConfig, apply_change, did_you_mean, parse_config, read_values
 from zhuyi.errors import InputError
 from zhuyi.run_folder import RunFolder, find_run
+from zhuyi.tasks import TASKS
 from zhuyi.tasks.languages import check_code
 from zhuyi.training.automatic import AUTOMATIC, LABELLING, Given, as_toml, recipe_to_learn_on
 from zhuyi.training.loop import train
@@ -17,6 +18,7 @@ from zhuyi.training.processes import Processes
 __all__ = ["choose_config", "train"]
 
 SPLITS = ("train", "valid", "test")
+LEAST_NOAM_FACTOR = 0.05  # whoever gives less means a rate
 
 
 def choose_config(
@@ -64,7 +66,9 @@ def choose_config(
         begin = [f"train.init='''{init}'''"] if init else []
         values = read_values(recipe, [*_data_changes(files, columns), *given, *begin, *changes])
         _check_codes({f"{recipe}: data.{key} =": values.get("data", {}).get(key) for key in ("source", "target")})
-        return parse_config(_with_body(values), str(recipe))
+        config = parse_config(_with_body(values), str(recipe))
+        _check_rate(config.train, str(recipe))
+        return config
     task = task or (begun.task if begun is not None else "translation")
     # A run learns on at its own task, unless it is to label, which needs the new data's labels.
     if begun is not None and task not in LABELLING:
@@ -72,7 +76,7 @@ def choose_config(
             raise InputError(f"--task {task}: {init} is a run of {begun.task} and learns on at that; leave --task out")
         return _learn_on(begun, init, folder, Given(files, languages, columns, prefix=prefix), changes, say)
     if task not in AUTOMATIC:
-        raise InputError(f"--task {task}: without a recipe only {' or '.join(AUTOMATIC)} can be trained")
+        raise InputError(f"--task {task}: {_without_recipe(task)}")
     if not files["train"]:
         raise InputError("nothing to train on: give a RECIPE.toml, or --train FILE (pairs with --source and --target)")
     values, reasons = AUTOMATIC[task](Given(files, languages, columns, find_run(init).path if init else None, changes))
@@ -80,6 +84,22 @@ def choose_config(
         values.pop("model", None)
         values["train"]["init"] = init
     return _announced(values, reasons, folder, changes, say)
+
+
+def _without_recipe(task: str) -> str:
+    """What to do for a task whose sizes are not chosen here."""
+    if task not in TASKS:
+        return f"there is no such task{did_you_mean(task, TASKS)}; choose one of {', '.join(TASKS)}"
+    return f"it needs a recipe; those named recipes/{task}_... in zhuyi's source are such, to be copied and changed"
+
+
+def _check_rate(config: TrainConfig, origin: str) -> None:
+    """Refuse a rate that would be taken for a factor, by which next to nothing is learned."""
+    if config.schedule == "noam" and config.learning_rate < LEAST_NOAM_FACTOR:
+        raise InputError(
+            f"{origin}: train.learning_rate is {config.learning_rate:g}, but under the noam schedule it is a factor, "
+            '1 being the paper\'s; for a rate give train.schedule = "inverse-sqrt", "cosine", "linear" or "constant"'
+        )
 
 
 def _check_codes(given: Mapping[str, str | None]) -> None:

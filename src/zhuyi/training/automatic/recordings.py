@@ -55,6 +55,9 @@ def recipe_for_recordings(given: Given) -> tuple[dict[str, Any], list[str]]:
     long = sorted(lengths)[int(0.99 * (len(lengths) - 1))]
     # Several short recordings fit one window, so that sequences of them are learned.
     window = min(LONGEST_WINDOW, max(2.0, math.ceil(2 * max(long, 5 * sum(lengths) / len(lengths))) / 2))
+    why = "of which 99 of 100 recordings are no longer"
+    if "window_seconds" in said:
+        window, why = said["window_seconds"], "as --set has it"
     seconds_heard = 0.6 * window * WINDOWS_TOGETHER  # of a step: windows are not full
     steps = max(LEAST_STEPS, round(size.hours_heard * 3600 / seconds_heard))
     evaluate = max(100, steps // 10)
@@ -105,6 +108,6 @@ def recipe_for_recordings(given: Given) -> tuple[dict[str, Any], list[str]]:
     return values, [
         report.summary(),
         f"{size.layers[0]} + {size.layers[1]} layers of width {size.d_model}: for {hours:.2f} hours of recordings",
-        f"windows of {window} seconds, of which 99 of 100 recordings are no longer",
+        f"windows of {window} seconds, {why}",
         f"{steps:,} steps of {WINDOWS_TOGETHER} windows; recordings joined, faster and slower, under noise and masked",
     ]
