@@ -72,6 +72,7 @@ def test_what_does_not_exist_is_named(chosen: dict, message: str, text_maps: Tex
         (["c", "a", "t", "▁", "s"], ["c", "a", "t", "␣", "s"]),
         (["a🫠", "$x$"], ["aU+1FAE0", "$x$"]),
         (["", "▁▁"], ["", "␣␣"]),
+        (["a", " ", "\n", "b"], ["a", "␣", "⏎", "b"]),
         ([], []),
     ],
 )

@@ -83,7 +83,8 @@ def token_labels(tokens: Sequence[str]) -> list[str]:
 
 
 def _readable(token: str) -> str:
-    return "␣" * len(token) if token.strip(SPACE) == "" else drawable(token.replace(SPACE, " ").strip(" "))
+    text = token.replace(SPACE, " ").replace("\n", "⏎")  # a model of characters writes spaces and line breaks too
+    return "␣" * len(text) if text.strip(" ") == "" else drawable(text.strip(" "))
 
 
 def _draw(
