@@ -63,14 +63,14 @@ def new_folder(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def check_file(path: Path, source: str | Path | None = None) -> None:
+def check_file(path: Path, *sources: str | Path | None) -> None:
     """Say before any work is done that its file could not be written.
 
-    Args:   source: what is read for it, if that is a file, and is not to be lost.
+    Args:   sources: what is read for it, and not to be lost if it is a file; it may be a text, or None.
     Raises: InputError: there is no folder for it, it is one itself, a device, a pipe, where standard output goes, or
             what is read.
     """
-    if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
+    if path.exists() and any(s is not None and os.path.exists(s) and path.samefile(s) for s in sources):
         raise InputError(f"{path} is what is read: it would be lost; give another name for what is written")
     if path.is_dir():
         raise InputError(f"{path} cannot be written: it is a folder; give a file's name")

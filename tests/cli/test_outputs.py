@@ -11,7 +11,7 @@ import pytest
 from tests.tiny import random_run
 from typer.main import get_command
 
-from zhuyi.atomic import replacing_named
+from zhuyi.atomic import check_file, replacing_named
 from zhuyi.cli import app, main
 from zhuyi.cli.pictures import _free_name
 from zhuyi.errors import InputError
@@ -122,6 +122,15 @@ def test_what_is_read_is_not_written_over(more: list[str], run: Path, ended: End
         assert (status, out) == (2, "")
         assert "is what is read: it would be lost; give another name" in err
     assert (tmp_path / "a.txt").read_text() == "x y\n"
+    assert "is what is read" in ended("evaluate", run, "--pairs", "a.txt", "--output", "a.txt")[2]
+
+
+def test_a_text_as_long_as_no_file_name_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "map.png").touch()
+    check_file(tmp_path / "map.png", "字" * 5000)
+    check_file(tmp_path / "map.png", "a\0b")
+    with pytest.raises(InputError, match=r"map.png is what is read: it would be lost"):
+        check_file(tmp_path / "map.png", str(tmp_path / "map.png"))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file of another kind")

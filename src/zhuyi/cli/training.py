@@ -96,7 +96,8 @@ def evaluate(
     from zhuyi.predict import load
 
     if output is not None:
-        check_file(no_stream(output, "--output", "standard output has the scores, and the translations go to a file"))
+        stream = "standard output has the scores, and the translations go to a file"
+        check_file(no_stream(output, "--output", stream), *(name for each in pairs or () for name in each.split(",")))
     asked = read_columns(columns) if columns else None
     wanted = Wanted(pairs, asked, beam, alpha, lowercase, output, task, prefix, joined, start or None)
     scores = evaluate_run(load(run, precision, command="evaluate"), wanted, say)

@@ -32,7 +32,7 @@ def draw(predictor: Looking, text: str | None, out: Path, view: View | None = No
         return
     assert text is not None
     has_page = predictor.config.task != "forecasting"
-    _check_ending(out, (".png", ".html") if has_page else (".png",))
+    _check_ending(out, (".png", ".html") if has_page else (".png",), text)
     is_page = out.suffix.lower() == ".html"
     maps = maps_of(predictor, text, view, steps=is_page)
     if is_page:
@@ -60,9 +60,9 @@ def plot_forecast(forecast: Forecast, out: Path, *, sensors: Sequence[str] = ())
     draw_forecast(forecast, out, sensors=sensors)
 
 
-def _check_ending(out: Path, endings: tuple[str, ...]) -> None:
+def _check_ending(out: Path, endings: tuple[str, ...], source: str | None = None) -> None:
     if out.suffix.lower() not in endings:
         raise InputError(
             f"{out} ends in {out.suffix or 'nothing'}; this picture can be a file in {' or '.join(endings)}"
         )
-    check_file(out)
+    check_file(out, source)
