@@ -238,3 +238,35 @@ def test_filters_against_repetition_refuse_what_cannot_be() -> None:
         RepetitionPenalty(0.0)
     with pytest.raises(ValueError, match="at least 1"):
         NoRepeatNgram(0)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_what_filters_foresee_is_what_they_do(width):
+    """For as many steps as said the same ids are barred in all rows; and looking ahead is not always impossible."""
+    generator = torch.Generator().manual_seed(3)
+    filters = Suppress([0, 4]), MinimumLength(2), RepetitionGuard(2, max_period=2, max_repeats=2)
+    told = {entry: set() for entry in filters}
+    for case in range(60):
+        minimum = case % 3 * 4
+        rows = Rows(width, torch.device("cpu"))
+        for i in range(int(torch.randint(1, 4, (), generator=generator))):
+            rows.join([Request(i, None, max_new_tokens=99, min_new_tokens=minimum)])
+            for _ in range(int(torch.randint(0, 5, (), generator=generator))):
+                rows.append(torch.randint(5, 6 + case % 2, (len(rows.requests),), generator=generator))
+        ahead = {entry: entry.foresee(rows) for entry in filters}
+        for step in range(6):
+            for entry, foreseen in ahead.items():
+                told[entry].add(None if foreseen is None else min(foreseen.steps, 6))
+                if foreseen is None or step >= foreseen.steps:
+                    continue
+                logits = torch.zeros(len(rows.requests), 9)
+                entry(logits, rows)
+                barred = torch.zeros(9)
+                barred[list(foreseen.barred)] = -torch.inf
+                assert torch.equal(logits, barred.expand_as(logits))
+            # No two alike one after the other: what was written before is all that can look like a loop.
+            rows.append(torch.full((len(rows.requests),), 10 + step))
+    suppress, minimum_length, guard = told.values()
+    assert suppress == {6}
+    assert {None, 1, 4, 6} <= minimum_length
+    assert {None, 1, 2, 3, 4} <= guard

@@ -24,7 +24,7 @@ def search(toys, decoder, rule):
 
 
 @pytest.mark.parametrize("rule", [Greedy(), Sampling(samples=2), Beam(3)], ids=str)
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 40])
+@pytest.mark.parametrize("count", [0, 1, 47, 48, 160])
 def test_lanes_find_what_one_search_finds(toys, rule, count):
     expected = {e.id: e.hypotheses for e in run(search(toys, toys.Decoder(11), rule), requests(count), max_rows=24)}
     lanes = [search(toys, toys.Decoder(11), rule) for _ in range(3)]
@@ -48,7 +48,7 @@ def test_each_lane_has_a_thread_and_a_share_of_rows_and_cores(toys):
 
         return Search(decoder.begin, step, Greedy(), eos_id=toys.eos_id, stream=False)
 
-    list(run_in_lanes([watched(decoder) for decoder in decoders], requests(30), max_rows=10))
+    list(run_in_lanes([watched(decoder) for decoder in decoders], requests(100), max_rows=10))
     assert len(threads) == 2 and threading.get_ident() not in threads
     assert cores == {1}
     assert torch.get_num_threads() == 2
@@ -57,7 +57,7 @@ def test_each_lane_has_a_thread_and_a_share_of_rows_and_cores(toys):
 
 def test_few_requests_take_few_lanes(toys):
     decoders = [toys.Decoder(11) for _ in range(3)]
-    list(run_in_lanes([search(toys, decoder, Greedy()) for decoder in decoders], requests(25), max_rows=10))
+    list(run_in_lanes([search(toys, decoder, Greedy()) for decoder in decoders], requests(100), max_rows=10))
     assert [bool(decoder.rows_seen) for decoder in decoders] == [True, True, False]
 
 
@@ -71,14 +71,14 @@ def test_an_error_in_a_lane_is_everyones(toys):
         Search(decoders[1].begin, broken, Greedy(), eos_id=toys.eos_id, stream=False),
     ]
     with pytest.raises(RuntimeError, match="a lane is broken"):
-        list(run_in_lanes(lanes, requests(30), max_rows=10))
+        list(run_in_lanes(lanes, requests(100), max_rows=10))
     assert torch.get_num_threads() == 2
 
 
 def test_rows_for_less_than_one_request_are_refused(toys):
     lanes = [search(toys, toys.Decoder(11), Beam(4)) for _ in range(2)]
     with pytest.raises(ValueError, match="one request alone takes 4 rows"):
-        list(run_in_lanes(lanes, requests(30), max_rows=3))
+        list(run_in_lanes(lanes, requests(100), max_rows=3))
 
 
 def test_lanes_are_for_processors_and_few():

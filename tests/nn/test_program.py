@@ -57,13 +57,13 @@ def test_a_program_writes_what_the_modules_write(
     pack(model, "int8")
     recorded: list[program.Program | None] = []
 
-    def record(*arguments: Any) -> program.Program | None:
-        recorded.append(program.record(*arguments))
+    def program_of(*arguments: Any) -> program.Program | None:
+        recorded.append(program.program_of(*arguments))
         return recorded[-1]
 
-    monkeypatch.setattr(state, "record", record)
+    monkeypatch.setattr(state, "program_of", program_of)
     found = play(model)
-    monkeypatch.setattr(state, "record", lambda step, width: None)
+    monkeypatch.setattr(state, "program_of", lambda module, name, record: None)
     expected = play(model)
     assert [each is not None for each in recorded] == [True]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -88,11 +88,11 @@ def play(model: Transformer) -> list[Tensor]:
 
 
 def run(library: ctypes.CDLL, step: Callable[[Any, Any], Any], x: Tensor) -> Tensor:
-    """A step that attends nothing, by its program."""
-    recorded = program.record(step, x.shape[-1])
+    """What attends nothing, by its program."""
+    recorded = program.record_layers(lambda y: step(y, None), x.shape[-1])
     assert recorded is not None
-    nothing = kernels.Cached(torch.zeros(1, 2, 1, 1, 1, 1, 1), 1)
-    return recorded.run(library, x, nothing, None)
+    rows = x.flatten(0, 1)
+    return recorded.run_sequences(library, rows, torch.tensor([0, len(rows)]))
 
 
 def test_values_outlive_their_reuse(library: ctypes.CDLL) -> None:
@@ -150,7 +150,7 @@ def test_what_is_not_known_is_not_recorded() -> None:
         lambda x, state: x,
         lambda x, state: (linear(x), linear(x))[0],  # the last operation is not the result
     ):
-        assert program.record(step, 5) is None
+        assert program.record_layers(lambda x, step=step: step(x, None), 5) is None  # type: ignore[misc]
 
 
 def test_a_step_of_other_precision_goes_through_the_modules() -> None:
@@ -160,3 +160,125 @@ def test_a_step_of_other_precision_goes_through_the_modules() -> None:
     expected = model(torch.tensor([[3, 4, 5]]), torch.tensor([[1]]))[:, 0]
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     assert isinstance(playing, DecoderState)
+
+
+def packed_model(vocab_size: int, **more: Any) -> Transformer:
+    torch.manual_seed(4)
+    config = TransformerConfig(**{**SIZES, "source_vocab_size": vocab_size, "target_vocab_size": vocab_size, **more})
+    model = Transformer(config).eval().requires_grad_(False)
+    pack(model, "int8")
+    return model
+
+
+def begun(model: Transformer, groups: int, width: int) -> tuple[DecoderState, Tensor]:
+    """A state of some sources that has taken its first step, and the tokens of the next one."""
+    torch.manual_seed(6)
+    sources = torch.randint(3, model.config.source_vocab_size, (groups, 7))
+    playing = model.start(model.encode(sources), torch.ones(groups, 1, dtype=torch.long))
+    if width > 1:
+        playing = playing.select(torch.arange(groups).repeat_interleave(width))
+    tokens = torch.randint(3, model.config.target_vocab_size, (groups * width,))
+    model.step(tokens, playing)
+    return playing, tokens.flip(0)
+
+
+@pytest.mark.parametrize("vocab_size", [37, 1000])
+@pytest.mark.parametrize(
+    ("groups", "width", "count"), [(1, 1, 1), (7, 1, 3), (17, 1, 12), (40, 1, 1), (3, 4, 5), (9, 5, 6)]
+)
+def test_the_largest_are_those_of_the_logits(
+    library: ctypes.CDLL, vocab_size: int, groups: int, width: int, count: int
+) -> None:
+    """Few rows and many, of one thread's share of the vocabulary and several; with ids barred and without."""
+    model = packed_model(vocab_size, output_bias=True)
+    model.output_projection.bias.copy_(10 * torch.randn(vocab_size))
+    (mine, tokens), (other, _) = begun(model, groups, width), begun(model, groups, width)
+    for barred, sums_barred in (((), False), ((0, 1, 5), False), ((2,), True), (tuple(range(20)), True)):
+        logits, other = model.step(tokens, other)
+        chosen = logits.clone()
+        chosen[:, list(barred)] = -torch.inf
+        options = {"barred": barred, "sums_barred": sums_barred, "end": -1}
+        found = mine.list_largest(tokens, steps=1, count=count, **options)
+        assert found is not None
+        best = chosen.topk(count, -1)
+        torch.testing.assert_close(found.values[0], best.values, rtol=0, atol=0)
+        torch.testing.assert_close(found.ids[0], best.indices, rtol=0, atol=0)
+        normalizers = (chosen if sums_barred else logits).double().logsumexp(-1).float()
+        torch.testing.assert_close(found.normalizers[0], normalizers, rtol=1e-6, atol=3e-6)
+        tokens = best.indices[:, 0]
+
+
+def test_far_larger_logits_late_in_a_row_are_summed_too(library: ctypes.CDLL) -> None:
+    """From the smallest to the largest, hundreds apart, and the other way round; what is barred is largest of all."""
+    model = packed_model(300, output_bias=True)
+    for bias in (torch.linspace(-300, 300, 300), torch.linspace(300, -300, 300)):
+        model.output_projection.bias.copy_(bias)
+        (mine, tokens), (other, _) = begun(model, 2, 1), begun(model, 2, 1)
+        logits, _ = model.step(tokens, other)
+        last = int(bias.argmax())
+        found = mine.list_largest(tokens, steps=1, count=1, end=-1, barred=(last,), sums_barred=False)
+        assert found is not None
+        torch.testing.assert_close(found.normalizers[0], logits.logsumexp(-1), rtol=1e-6, atol=0)
+        assert last not in found.ids
+
+
+@pytest.mark.parametrize("rows", [1, 9, 33])
+def test_steps_at_once_are_steps_one_by_one_until_one_ends(library: ctypes.CDLL, rows: int) -> None:
+    model = packed_model(37)
+    (mine, tokens), (other, _) = begun(model, rows, 1), begun(model, rows, 1)
+    alone = tokens
+    expected = []
+    for _ in range(20):
+        logits, other = model.step(alone, other)
+        alone = logits.argmax(-1)
+        expected.append(alone)
+    end = int(expected[7][0])
+    ends = next(i for i, each in enumerate(expected) if end in each.tolist())
+    options = {"count": 1, "barred": (), "sums_barred": False}
+    found = mine.list_largest(tokens, steps=20, end=end, **options)
+    assert found is not None
+    assert found.ids[:, :, 0].tolist() == [each.tolist() for each in expected[: ends + 1]]
+    assert mine.positions.tolist() == [ends + 2] * rows  # and the state goes on from there
+    found = mine.list_largest(found.ids[-1, :, 0], steps=19 - ends, end=-1, **options)
+    assert found is not None
+    assert found.ids[:, :, 0].tolist() == [each.tolist() for each in expected[ends + 1 :]]
+
+
+def test_ids_out_of_their_tables_are_refused(library: ctypes.CDLL) -> None:
+    model = packed_model(37, max_len=8)
+    playing, tokens = begun(model, 2, 1)
+    options = {"count": 1, "end": -1, "barred": (), "sums_barred": False}
+    for wrong in (37, -1):
+        with pytest.raises(IndexError):
+            model.step(torch.tensor([3, wrong]), playing)
+        playing, tokens = begun(model, 2, 1)
+    with pytest.raises(IndexError):
+        playing.list_largest(tokens, steps=8, **options)
+    playing, tokens = begun(model, 2, 1)
+    assert playing.list_largest(tokens, steps=7, **options) is not None
+    with pytest.raises(IndexError):
+        model.step(tokens, playing)
+
+
+def test_more_than_can_be_listed_is_left_to_others(library: ctypes.CDLL) -> None:
+    playing, tokens = begun(packed_model(37), 2, 1)
+    assert playing.list_largest(tokens, steps=1, count=13, end=-1, barred=(), sums_barred=False) is None
+    few, tokens = begun(packed_model(5), 2, 1)
+    assert few.list_largest(tokens % 5, steps=1, count=6, end=-1, barred=(), sums_barred=False) is None
+
+
+def test_a_program_is_recorded_once_a_model(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again where a parameter has moved."""
+    model, recorded = packed_model(37), []
+
+    def count(step: Any) -> Any:
+        recorded.append(program.record_step(step))
+        return recorded[-1]
+
+    monkeypatch.setattr(state, "record_step", count)
+    for _ in range(3):
+        begun(model, 2, 1)
+    assert len(recorded) == 1
+    model.target_embedding.weight = nn.Parameter(model.target_embedding.weight.clone(), requires_grad=False)
+    begun(model, 2, 1)
+    assert len(recorded) == 2

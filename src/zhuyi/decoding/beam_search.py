@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from zhuyi.decoding.reductions import top
 from zhuyi.decoding.requests import Hypothesis, Request
 from zhuyi.decoding.rows import Rows
+from zhuyi.decoding.scores import Scores
 from zhuyi.decoding.search import Choice
 
 
@@ -91,12 +91,14 @@ class Beam:
         shrink = [1.0 / self._divisor(request.max_new_tokens) for request in requests]
         return BeamRecords(log_probs, [[] for _ in requests], shrink)
 
-    def choose(
-        self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: BeamRecords, eos_id: int
-    ) -> Choice:
+    @property
+    def looks_at(self) -> int:
+        """Of one row's continuations at most `size` can stay open and one can end."""
+        return self.size + 1
+
+    def choose(self, scores: Scores, rows: Rows, records: BeamRecords, eos_id: int) -> Choice:
         """Decide one step."""
-        assert normalizer is not None
-        log_probs, ids, parents = self._candidates(logits, normalizer, records)
+        log_probs, ids, parents = self._candidates(scores, records)
         ends = ids == eos_id  # (B, 2 * size)
         ended: list[tuple[int, float]] = []
         if bool(ends.any()):
@@ -132,15 +134,15 @@ class Beam:
             return float(max(1, length)) ** self.alpha
         return 1.0
 
-    def _candidates(self, logits: Tensor, normalizer: Tensor, records: BeamRecords) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, scores: Scores, records: BeamRecords) -> tuple[Tensor, Tensor, Tensor]:
         """Find the best continuations of each request. Shape: returns (B, 2 * size) thrice, best first."""
-        size, vocab_size = self.size, logits.shape[1]
-        # Of one row's continuations at most `size` can stay open and one can end.
-        per_row = min(size + 1, vocab_size)
-        values, ids = top(logits, per_row)  # (R, per_row)
-        values += (records.log_probs.flatten() - normalizer)[:, None]
+        assert scores.normalizer is not None
+        size = self.size
+        values, ids = scores.top(self.looks_at)  # (R, per_row)
+        rows, per_row = values.shape
+        values = values + (records.log_probs.flatten() - scores.normalizer)[:, None]
         log_probs, places = values.view(-1, size * per_row).topk(min(2 * size, size * per_row), 1)
-        first_rows = torch.arange(0, logits.shape[0], size, device=logits.device)[:, None]
+        first_rows = torch.arange(0, rows, size, device=values.device)[:, None]
         parents = places.div(per_row, rounding_mode="floor") + first_rows
         return log_probs, ids.view(-1, size * per_row).gather(1, places), parents
 

@@ -5,8 +5,9 @@ the filters leave over the normalizer that the model gave: a filter that only fo
 log-probability the model's own.
 """
 
+import sys
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,11 +34,31 @@ class Finisher(Protocol):
         ...
 
 
+class Foreseen(NamedTuple):
+    """What a filter will do: for so many steps forbid these ids in every row, and nothing else."""
+
+    steps: int
+    barred: tuple[int, ...] = ()
+
+
+FOR_EVER = sys.maxsize
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A filter that can say what it will do."""
+
+    def foresee(self, rows: Rows) -> Foreseen | None:
+        """From the coming step on; None where that cannot be said of every row at once."""
+        ...
+
+
 class Suppress:
     """Never write these ids."""
 
     def __init__(self, ids: Iterable[int]) -> None:
         chosen = set(ids)
+        self._foreseen = Foreseen(FOR_EVER, tuple(sorted(chosen)))
         starts = sorted(token for token in chosen if token - 1 not in chosen)
         ends = sorted(token + 1 for token in chosen if token + 1 not in chosen)
         self._runs = [slice(*run) for run in zip(starts, ends, strict=True)]  # hundreds of signs are often neighbours
@@ -46,6 +67,10 @@ class Suppress:
         """Forbid the ids."""
         for run in self._runs:
             logits[:, run] = -torch.inf
+
+    def foresee(self, rows: Rows) -> Foreseen:
+        """As `Foreseeing`."""
+        return self._foreseen
 
 
 class MinimumLength:
@@ -58,6 +83,15 @@ class MinimumLength:
         """Forbid the end sign in rows that are too short."""
         if rows.minimum is not None:
             logits[:, self._eos_id].masked_fill_(rows.lengths < rows.minimum, -torch.inf)
+
+    def foresee(self, rows: Rows) -> Foreseen | None:
+        """As `Foreseeing`."""
+        if rows.minimum is None:
+            return Foreseen(FOR_EVER)
+        lacking = [r.min_new_tokens - length for r, length in zip(rows.members, rows.member_lengths, strict=True)]
+        if max(lacking) <= 0:
+            return Foreseen(FOR_EVER)
+        return Foreseen(min(lacking), (self._eos_id,)) if min(lacking) > 0 else None
 
 
 class RepetitionGuard:
@@ -90,7 +124,7 @@ class RepetitionGuard:
     def __call__(self, logits: Tensor, rows: Rows) -> None:
         """Leave only the end sign to rows that loop."""
         lengths = rows.member_lengths
-        if not any(length >= self._max_repeats and length % self._every == 0 for length in lengths):
+        if self._due(lengths) > 0:
             return
         for row in self._suspects(rows):
             if lengths[row // rows.width] % self._every == 0:
@@ -100,6 +134,21 @@ class RepetitionGuard:
                 if may_end and self.finish(written, request)[1]:
                     logits[row] = -torch.inf
                     logits[row, self._eos_id] = end
+
+    def foresee(self, rows: Rows) -> Foreseen | None:
+        """As `Foreseeing`."""
+        lengths = rows.member_lengths
+        steps = self._due(lengths)
+        if steps == 0:
+            if any(lengths[row // rows.width] % self._every == 0 for row in self._suspects(rows)):
+                return None
+            steps = 1 + self._due([length + 1 for length in lengths])
+        return Foreseen(steps)
+
+    def _due(self, lengths: list[int]) -> int:
+        """In how many steps a row will be looked at; 0: now."""
+        every, least = self._every, self._max_repeats
+        return min(-(-max(least, length) // every) * every - length for length in lengths)
 
     def finish(self, tokens: list[int], request: Request) -> tuple[list[int], tuple[str, ...]]:
         """Cut a looped tail to one period."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from zhuyi.decoding.reductions import top
 from zhuyi.decoding.requests import Hypothesis, Request
 from zhuyi.decoding.rows import Rows
+from zhuyi.decoding.scores import Scores
 from zhuyi.decoding.search import Choice
 
 
@@ -34,6 +34,7 @@ class Greedy:
     scores: bool = True
     width: int = 1
     streams: bool = True
+    looks_at: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.width != 1:
@@ -43,12 +44,12 @@ class Greedy:
         """Make the records of new requests."""
         return _Records(torch.full((len(requests),), 0.0 if self.scores else torch.nan, device=device))
 
-    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int) -> Choice:
+    def choose(self, scores: Scores, rows: Rows, records: _Records, eos_id: int) -> Choice:
         """Decide one step."""
-        values, ids = top(logits, 1)
+        values, ids = scores.top(1)
         tokens = ids[:, 0]
-        if normalizer is not None:
-            records.log_probs = records.log_probs + (values[:, 0] - normalizer)
+        if scores.normalizer is not None:
+            records.log_probs = records.log_probs + (values[:, 0] - scores.normalizer)
         token_list = tokens.tolist()
         choice = Choice(tokens, records.log_probs, token_list=token_list)
         if eos_id in token_list:

@@ -14,7 +14,7 @@ from zhuyi.decoding.requests import Event, Request
 from zhuyi.decoding.search import Search, run
 
 MOST = 4  # Python itself runs in one thread at a time
-FEWEST_REQUESTS = 12  # of a lane: for less, weights that each reads for itself cost more than it brings
+FEWEST_REQUESTS = 48  # of a lane: for less, weights that each reads for itself cost more than it brings
 
 
 def num_lanes(device: torch.device) -> int:

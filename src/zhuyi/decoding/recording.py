@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from zhuyi.decoding.requests import Hypothesis, Request
 from zhuyi.decoding.rows import Rows
+from zhuyi.decoding.scores import Scores
 from zhuyi.decoding.search import Choice, Rule
 
 
@@ -54,15 +54,20 @@ class Recorded:
         """Whether `choose` needs the rows' normalizers."""
         return self._rule.scores
 
+    @property
+    def looks_at(self) -> int | None:
+        """How many of each row's largest logits `choose` looks at."""
+        return self._rule.looks_at
+
     def start(self, requests: Sequence[Request], device: torch.device) -> Any:
         """Make the records of new requests."""
         for request in requests:
             self.steps[request.id], self._places[request.id] = [], {0: 0}
         return self._rule.start(requests, device)
 
-    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: Any, eos_id: int) -> Choice:
+    def choose(self, scores: Scores, rows: Rows, records: Any, eos_id: int) -> Choice:
         """Decide one step."""
-        choice = self._rule.choose(logits, normalizer, rows, records, eos_id)
+        choice = self._rule.choose(scores, rows, records, eos_id)
         for position in range(len(rows.members)):
             self._note(position, choice, rows, eos_id)
         return choice

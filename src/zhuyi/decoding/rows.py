@@ -105,6 +105,11 @@ class Rows:
         self._starts = [self._starts[position] for position in positions]
         self._refresh()
 
+    @property
+    def least_left(self) -> int:
+        """How many tokens the request that is nearest to its `max_new_tokens` may still write."""
+        return self._first_limit - self._end
+
     def at_limit(self) -> list[int]:
         """Return the positions of the requests for which the next token is the last one."""
         if self._end + 1 < self._first_limit:

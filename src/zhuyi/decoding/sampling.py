@@ -13,6 +13,7 @@ from zhuyi.decoding.config import LEAST_TEMPERATURE
 from zhuyi.decoding.reductions import log_normalizer, top
 from zhuyi.decoding.requests import Hypothesis, Request
 from zhuyi.decoding.rows import Rows
+from zhuyi.decoding.scores import Scores
 from zhuyi.decoding.search import Choice
 
 _GAMMA = 0x9E3779B97F4A7C15
@@ -82,6 +83,7 @@ class Sampling:
 
     streams: ClassVar[bool] = True
     scores: ClassVar[bool] = True
+    looks_at: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if not LEAST_TEMPERATURE <= self.temperature < float("inf"):
@@ -107,13 +109,14 @@ class Sampling:
         keys = np.stack([stream_keys(request.seed, self.samples) for request in requests])
         return _Records(keys, torch.zeros(len(requests), self.samples, device=device))
 
-    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int) -> Choice:
+    def choose(self, scores: Scores, rows: Rows, records: _Records, eos_id: int) -> Choice:
         """Decide one step."""
-        assert normalizer is not None
+        logits = scores.logits
+        assert scores.normalizer is not None
         positions = np.repeat(np.array(rows.member_lengths, dtype=np.uint64), self.samples)
         draws = torch.from_numpy(uniforms(records.keys.reshape(-1), positions)).to(logits.device)
         tokens = self.draw(logits, draws)
-        gained = logits.gather(1, tokens[:, None])[:, 0] - normalizer
+        gained = logits.gather(1, tokens[:, None])[:, 0] - scores.normalizer
         log_probs = records.log_probs.flatten() + gained
         if self.samples > 1:
             tokens = tokens.masked_fill(log_probs == -torch.inf, eos_id)

@@ -8,10 +8,13 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from zhuyi.decoding.filters import Filter, Finisher, MinimumLength
+from zhuyi.decoding.filters import Filter, Finisher, Foreseeing, MinimumLength
 from zhuyi.decoding.reductions import log_normalizer
 from zhuyi.decoding.requests import Event, Hypothesis, Request
 from zhuyi.decoding.rows import Rows
+from zhuyi.decoding.scores import AllScores, ListedScores, Lister, Scores
+
+MOST_STEPS = 16  # at once: while they are done nobody can come, leave or ask for anything else
 
 
 class State(Protocol):
@@ -77,15 +80,17 @@ class Rule(Protocol):
         """Whether `choose` needs the rows' normalizers."""
         ...
 
+    @property
+    def looks_at(self) -> int | None:
+        """How many of each row's largest logits `choose` looks at; None: all. Who looks at one always takes it."""
+        ...
+
     def start(self, requests: Sequence[Request], device: torch.device) -> Any:
         """Make the records of new requests."""
         ...
 
-    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: Any, eos_id: int) -> Choice:
-        """Decide one step.
-
-        Shape: logits (R, V), filtered; normalizer (R,), log sum exp of the logits before the filters.
-        """
+    def choose(self, scores: Scores, rows: Rows, records: Any, eos_id: int) -> Choice:
+        """Decide one step."""
         ...
 
     def score(self, log_prob: float, length: int) -> float:
@@ -184,11 +189,28 @@ class Search:
 
     @torch.inference_mode()
     def advance(self) -> list[Event]:
-        """Write one token of every request in flight and report it."""
+        """Write one token of every request in flight, or several where nothing can come between, and report them."""
         events, self._ready = self._ready, []
-        rows = self._rows
-        if rows is None:
+        if self._rows is None:
             return events
+        for scores in self._steps():
+            rows = self._rows
+            assert rows is not None  # only a last step lets anyone go
+            choice = self._rule.choose(scores, rows, self._records, self._eos_id)
+            if self._stream:
+                events += self._stream_events(choice)
+            self._collect(choice)
+            done = self._close(choice)
+            events += [Event(rows.members[i].id, hypotheses=self._rule.conclude(self._found[i])) for i in done]
+            self._continue(choice, done)
+        return events
+
+    def _steps(self) -> Sequence[Scores]:
+        """Advance the decoder; what it finds, step by step."""
+        rows = self._rows
+        assert rows is not None
+        if listed := self._listed(rows):
+            return listed
         logits, self._state = self._step(self._tokens, self._state)
         logits = logits.float()
         normalizer = log_normalizer(logits) if self._rule.scores and not self._renormalize else None
@@ -196,14 +218,28 @@ class Search:
             entry(logits, rows)
         if self._rule.scores and self._renormalize:
             normalizer = log_normalizer(logits)
-        choice = self._rule.choose(logits, normalizer, rows, self._records, self._eos_id)
-        if self._stream:
-            events += self._stream_events(choice)
-        self._collect(choice)
-        done = self._close(choice)
-        events += [Event(rows.members[i].id, hypotheses=self._rule.conclude(self._found[i])) for i in done]
-        self._continue(choice, done)
-        return events
+        return [AllScores(logits, normalizer)]
+
+    def _listed(self, rows: Rows) -> Sequence[Scores]:
+        """As `_steps`, without all logits, where neither the rule nor the filters need them; else nothing."""
+        count = self._rule.looks_at
+        if count is None or not isinstance(self._state, Lister):
+            return ()
+        steps = MOST_STEPS if count == 1 and not self._stream else 1
+        steps = min(steps, rows.least_left)
+        barred: tuple[int, ...] = ()
+        for entry in self._filters:
+            foreseen = entry.foresee(rows) if isinstance(entry, Foreseeing) else None
+            if foreseen is None:
+                return ()
+            steps, barred = min(steps, foreseen.steps), barred + foreseen.barred
+        found = self._state.list_largest(
+            self._tokens, steps=steps, count=count, end=self._eos_id, barred=barred, sums_barred=self._renormalize
+        )
+        if found is None:
+            return ()
+        normalizers = found.normalizers if self._rule.scores else [None] * len(found.values)
+        return [ListedScores(*each) for each in zip(found.values, found.ids, normalizers, strict=True)]
 
     @torch.inference_mode()
     def drop(self, ids: Collection[int]) -> None:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
 import torch
-from torch import Tensor
 
 from zhuyi.decoding.beam_search import Beam, BeamRecords, moved
-from zhuyi.decoding.reductions import top
 from zhuyi.decoding.requests import Hypothesis, Request
 from zhuyi.decoding.rows import Rows
+from zhuyi.decoding.scores import Scores
 from zhuyi.decoding.search import Choice
 from zhuyi.decoding.terms import DEAD, Terms
 
@@ -55,6 +54,7 @@ class TermBeam:
 
     streams: ClassVar[bool] = False
     scores: ClassVar[bool] = True
+    looks_at: ClassVar[None] = None
 
     @property
     def width(self) -> int:
@@ -66,12 +66,11 @@ class TermBeam:
         terms = [request.terms or Terms(()) for request in requests]
         return _Records(self.beam.start(requests, device), terms, [[0] * self.width for _ in requests])
 
-    def choose(self, logits: Tensor, normalizer: Tensor | None, rows: Rows, records: _Records, eos_id: int) -> Choice:
+    def choose(self, scores: Scores, rows: Rows, records: _Records, eos_id: int) -> Choice:
         """Decide one step."""
-        assert normalizer is not None
         chosen: list[_Candidate] = []
         ended: list[tuple[int, float]] = []
-        for position, found in enumerate(self._candidates(logits, normalizer, records)):
+        for position, found in enumerate(self._candidates(scores, records)):
             length, limit = rows.member_lengths[position], rows.members[position].max_new_tokens
             terms = records.terms[position]
             banks, ends = self._banks(found, terms, limit - length - 2, eos_id)
@@ -85,7 +84,7 @@ class TermBeam:
             open_ones += [unused] * (self.width - len(open_ones))
             records.states[position] = [candidate.state for candidate in open_ones]
             chosen += open_ones
-        device = logits.device
+        device = scores.logits.device
         log_probs = torch.tensor([candidate.log_prob for candidate in chosen], device=device)
         records.beam.log_probs = log_probs.view(-1, self.width)
         return Choice(
@@ -104,12 +103,13 @@ class TermBeam:
         """Return the `n_best` of different tokens, best first."""
         return self.beam.conclude(found)
 
-    def _candidates(self, logits: Tensor, normalizer: Tensor, records: _Records) -> list[list[_Candidate]]:
+    def _candidates(self, scores: Scores, records: _Records) -> list[list[_Candidate]]:
         """Each request's continuations with the states that they come from, best first."""
-        width = self.width
+        assert scores.normalizer is not None
+        width, logits = self.width, scores.logits
         before = records.beam.log_probs.flatten()
-        offsets = before - normalizer  # (R,)
-        values, ids = top(logits, min(width + 1, logits.shape[1]))
+        offsets = before - scores.normalizer  # (R,)
+        values, ids = scores.top(width + 1)
         log_probs, tokens, open_rows = (values + offsets[:, None]).tolist(), ids.tolist(), before.tolist()
         states = [state for each in records.states for state in each]
         wanted = [

@@ -234,11 +234,11 @@ class Transformer(nn.Module):
 
         Shape: tokens (R,); returns logits (R, V) and the state to go on with; the old one is spent.
         """
-        x = self._embed_targets(tokens.view(state.groups, state.width), state.begin(1))  # (G, W, D)
-        return state.run(self._next_logits, x), state
+        return state.run(self, self._next_logits, tokens), state
 
-    def _next_logits(self, x: Tensor, state: DecoderState) -> Tensor:
-        return self.output_projection(self.decoder_norm(self._advance(x, state).flatten(0, 1)))
+    def _next_logits(self, tokens: Tensor, positions: Tensor, state: DecoderState) -> Tensor:
+        x = self._advance(self._embed_targets(tokens, positions), state)  # (G, W, D)
+        return self.output_projection(self.decoder_norm(x.flatten(0, 1)))
 
     def _advance(self, x: Tensor, state: DecoderState) -> Tensor:
         for i, layer in self._decoder():

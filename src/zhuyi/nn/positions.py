@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -30,7 +31,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("table", sinusoidal(max_len, d_model), persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
-        return self.table[positions]
+        return F.embedding(positions, self.table)
 
 
 class LearnedPositions(nn.Module):
@@ -42,4 +43,4 @@ class LearnedPositions(nn.Module):
         nn.init.normal_(self.table, std=d_model**-0.5)
 
     def forward(self, positions: Tensor) -> Tensor:
-        return self.table[positions]
+        return F.embedding(positions, self.table)

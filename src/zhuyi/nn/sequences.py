@@ -2,23 +2,17 @@
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from zhuyi.nn import kernels
-from zhuyi.nn.kernels.program import Program, record
+from zhuyi.nn.kernels.program import program_of, record_layers
 from zhuyi.nn.maps import Maps
 from zhuyi.nn.masks import padding_mask
 
 # The kernel takes one query at a time: its keys and values should stay in a core's cache.
 LONGEST = 512
-
-
-# What has been recorded, by the module that it is of, and where the module's parameters lay then; packed weights do not
-# change.
-_programs: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Program]] = WeakKeyDictionary()
 
 
 def run_layers(
@@ -38,7 +32,9 @@ def run_layers(
     """
     rows, length, width = x.shape
     library = kernels.library_for(x) if maps is None and length <= LONGEST else None
-    program = None if library is None else _program_of(module, layers, width)
+    program = None
+    if library is not None:
+        program = program_of(module, "layers", lambda: record_layers(lambda y: layers(y, None, None), width))
     if library is None or program is None:
         return layers(x, padding_mask(mask), maps)
     if mask is None:
@@ -50,17 +46,3 @@ def run_layers(
     y = x.new_zeros(rows, length, real.shape[-1])
     y[mask] = real
     return y
-
-
-def _program_of(
-    module: nn.Module, layers: Callable[[Any, Tensor | None, Maps | None], Any], width: int
-) -> Program | None:
-    """The layers' program, recorded once for as long as the module's parameters stay where they are."""
-    places = tuple(parameter.data_ptr() for parameter in module.parameters())
-    known = _programs.get(module)
-    if known is not None and known[0] == places:
-        return known[1]
-    program = record(lambda y, _: layers(y, None, None), width)
-    if program is not None:
-        _programs[module] = places, program
-    return program

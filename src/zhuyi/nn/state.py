@@ -1,16 +1,17 @@
 """What a Transformer decoder remembers between steps: keys and values of the past, a position a row, the memory."""
 
+import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zhuyi.nn import kernels
 from zhuyi.nn.attention import attend, merge_heads, split_heads
-from zhuyi.nn.kernels.program import Program, record
+from zhuyi.nn.kernels.program import Listed, Program, program_of, record_step
 from zhuyi.nn.masks import additive
 
 WIDEST = 256  # places are told apart by a byte; the rows of a wider beam are groups of their own
@@ -60,7 +61,8 @@ class DecoderState:
         # Found when a step's first layer asks for them.
         self._past_bias: tuple[Tensor | None] | None = None
         self._cached: kernels.Cached | None = None
-        self._program: tuple[Program | None] | None = None  # of a step, recorded at the first one
+        self._program: tuple[Program | None] | None = None  # of a step, known from the first one on
+        self._barred: tuple[tuple[int, ...], Tensor | None] | None = None
         self._lengths = [0] * cache.shape[2]  # of each group: how many tokens its rows have consumed
         self._origins = torch.zeros(cache.shape[2], 1, 0, dtype=torch.uint8, device=cache.device)  # (G.., W, C)
         self._end = 0  # the column to be written next
@@ -113,23 +115,11 @@ class DecoderState:
             self._ungroup(range(self.rows))
         lengths = torch.tensor(self._lengths, dtype=torch.long, device=self.cache.device)[:, None]
         self._make_room(num_tokens)
-        self._end += num_tokens
-        self._written = num_tokens
-        self._lengths = [length + num_tokens for length in self._lengths]
+        self._extend(num_tokens)
         if self.width > 1:
-            self._origins[: self.groups, :, self._end - 1] = torch.arange(self.width, device=self.cache.device)
             self._positions = lengths.expand(-1, self.width)
         else:
             self._positions = lengths + torch.arange(num_tokens, device=self.cache.device)
-        longest = self._longest
-        ragged = min(self._lengths, default=0) != longest
-        self._starts = (
-            torch.tensor([longest - length for length in self._lengths], dtype=torch.int32, device=self.cache.device)
-            if ragged
-            else None
-        )
-        self._past_bias = self._cached = None
-        self._is_biased = False
         return self._positions
 
     @property
@@ -185,21 +175,59 @@ class DecoderState:
         keys, values = self.memory[layer, :, : self.groups, :, : self._memory_columns].to(self._dtype)
         return keys, values, self._memory_bias
 
-    def run(self, step: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
-        """What is left of a step after `begin(1)`: `step(x, state)`, by one call of the kernels where they can.
+    def run(self, module: nn.Module, step: Callable[[Tensor, Tensor, Any], Tensor], tokens: Tensor) -> Tensor:
+        """One more token a row: `step(tokens, positions, state)`, by one call of the kernels where they can.
 
-        Args:   step: always the same function with the same state.
-        Shape:  x (G, W, D); returns (R, ...).
+        Args:   module: whose step it is; each has one.
+                step: takes tokens and positions (G, W); must be the same in every step of a state.
+        Shape:  tokens (R,); returns (R, ...).
         """
-        library = kernels.library_for(x) if self._is_plain else None
-        if library is None:
-            return step(x, self)
-        if self._program is None:
-            self._program = (record(step, x.shape[-1]),)
-        program = self._program[0]
-        if program is None:
-            return step(x, self)
-        return program.run(library, x, self._past(), None if self.memory is None else self._source(self.width))
+        library = self._library()
+        if library is not None and self._program is None:
+            self._program = (program_of(module, "step", lambda: record_step(step)),)
+        program = self._program[0] if self._program is not None else None
+        if library is None or program is None:
+            return step(tokens.view(self.groups, self.width), self.begin(1), self)
+        positions = self._row_positions()
+        self._make_room(1)
+        self._extend(1)
+        return program.run(library, tokens, positions, self._past(), self._source_of_step())
+
+    def list_largest(
+        self, tokens: Tensor, *, steps: int, count: int, end: int, barred: tuple[int, ...], sums_barred: bool
+    ) -> Listed | None:
+        """Steps in each of which a row goes on with the likeliest token, as `run` would do them, and what they find.
+
+        None where that cannot be: the kernels are not there for it, or `run` has not been called yet.
+
+        Args:   steps: at most; one where rows have company. After that in which a row has written `end` none is done.
+                count: how many of each row's largest logits are wanted.
+                barred: what may not be written; where `sums_barred` it does not count among the probabilities either.
+        Shape:  tokens (R,).
+        """
+        library = self._library()
+        program = self._program[0] if self._program is not None else None
+        if library is None or program is None or not program.can_list(count):
+            return None
+        positions = self._row_positions()
+        self._make_room(steps)
+        self._extend(1)
+        found = program.list_largest(
+            library,
+            tokens,
+            positions,
+            self._past(),
+            self._source_of_step(),
+            steps=steps,
+            count=count,
+            end=end,
+            bars=self._bars(barred, program.width),
+            sums_barred=sums_barred,
+        )
+        if len(found.values) > 1:
+            self._extend(len(found.values) - 1)
+            self._written = 1
+        return found
 
     def attend_past(self, layer: int, qkv: Tensor) -> Tensor:
         """Store a layer's new keys and values, and let each query attend its own row's past and itself.
@@ -299,6 +327,44 @@ class DecoderState:
     def _first(self) -> int:
         """The first column that any row needs."""
         return self._end - self._longest
+
+    def _library(self) -> ctypes.CDLL | None:
+        """The kernels, where they can do a whole step."""
+        is_theirs = self._dtype is torch.float32 and self.cache.device.type == "cpu"
+        return kernels.library_for() if is_theirs and self._scale is None else None
+
+    def _row_positions(self) -> list[int]:
+        """Those of the tokens that come next, one a row."""
+        return self._lengths if self.width == 1 else [p for p in self._lengths for _ in range(self.width)]
+
+    def _bars(self, barred: tuple[int, ...], width: int) -> Tensor | None:
+        """What to add to logits so that nobody chooses these ids; made anew when they change."""
+        if self._barred is None or self._barred[0] != barred:
+            bars = torch.zeros(width) if barred else None
+            if bars is not None:
+                bars[list(barred)] = -torch.inf
+            self._barred = barred, bars
+        return self._barred[1]
+
+    def _extend(self, num_tokens: int) -> None:
+        """Take columns for so many tokens more, for which there is room."""
+        self._end += num_tokens
+        self._written = num_tokens
+        self._lengths = [length + num_tokens for length in self._lengths]
+        if self.width > 1:
+            self._origins[: self.groups, :, self._end - 1] = torch.arange(self.width, device=self.cache.device)
+        longest = self._longest
+        ragged = min(self._lengths, default=0) != longest
+        self._starts = (
+            torch.tensor([longest - length for length in self._lengths], dtype=torch.int32, device=self.cache.device)
+            if ragged
+            else None
+        )
+        self._past_bias = self._cached = None
+        self._is_biased = False
+
+    def _source_of_step(self) -> kernels.Cached | None:
+        return None if self.memory is None else self._source(self.width)
 
     def _past(self) -> kernels.Cached:
         """The past as the kernels read it, the running step's column included."""

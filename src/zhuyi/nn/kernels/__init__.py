@@ -42,14 +42,18 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "move_groups": 3 * _P + _L,
     "log_normalizers": _P + 2 * _L + _P,
     "largest": _P + 3 * _L + 2 * _P,
-    "run_program": _P + _L + _P + 2 * (Layers,) + _P,
+    "run_program": _P + _L + 2 * _P + 2 * (Layers,) + _P,
+    "list_largest": _P + _L + 2 * _P + 2 * (Layers,) + _P,
     "run_sequences": 2 * _P + 2 * _L + 2 * _P,
     "gelu_tanh_with_slope": _P + 2 * _L + 2 * _P,
     "softmax_rows": _P + 3 * _L + (FLOAT,) + 3 * _P,
     "softmax_rows_backward": 2 * _P + 3 * _L + (FLOAT,) + _P,
     "drop_out": _P + 4 * _L + (FLOAT,) + _P,
 }
-_CAN_FAIL = ("int8_linear", "run_program", "run_sequences", "softmax_rows")  # where there is no memory
+_RESULTS = {
+    **dict.fromkeys(("int8_linear", "run_program", "run_sequences", "softmax_rows"), ctypes.c_int),  # for `checked`
+    "list_largest": LONG,
+}
 
 
 def library_for(*tensors: Tensor) -> ctypes.CDLL | None:
@@ -98,7 +102,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, f"cannot be compiled: {error}"
     for name, arguments in _ARGUMENTS.items():
         function = getattr(library, name)
-        function.argtypes, function.restype = arguments, ctypes.c_int if name in _CAN_FAIL else None
+        function.argtypes, function.restype = arguments, _RESULTS.get(name)
     if library.has_matrix_unit() and not torch.cpu._init_amx():  # compiled for it, but the system will not lend it
         return None, "the system does not let this process use the processor's matrix unit"
     return library, f"compiled ({path})"
@@ -188,10 +192,17 @@ class Int8Weights:
         return y
 
 
-def checked(found: int) -> None:
-    """Raises: MemoryError: a kernel found none."""
-    if not found:
+def checked(found: int) -> int:
+    """What a kernel has returned.
+
+    Raises: MemoryError: it found none.
+            IndexError: it was given an id that its tables do not have.
+    """
+    if found == 0:
         raise MemoryError("no memory for a row; take fewer at once (decode.batch_rows, train.batch_tokens)")
+    if found < 0:
+        raise IndexError("a token or a position lies outside of its table")
+    return found
 
 
 def _pointer(x: Tensor | None) -> int | None:

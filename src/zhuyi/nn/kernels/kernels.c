@@ -16,6 +16,9 @@
 #define FEW_ROWS 6 /* for no more, the matrix unit has nothing to win */
 #define AHEAD 4096 /* bytes of weights asked for before they are needed */
 #define MOST_ASKED_FOR 16384 /* bytes of keys, before their head's turn: what the first cache has room for */
+#define MOST_NOTED 12 /* of a row's largest numbers, while it is made */
+#define FAR 60.0f /* 2 to the power of this, times a vocabulary, is far from what float32 cannot hold */
+#define LOG2_E 1.44269504f
 #define ROWS_AT_ONCE 192 /* of sequences: their values stay in a core's cache, and weights are read for many at once */
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
@@ -64,52 +67,150 @@ static void quantize_row(const float *x, long k, long k_filled, float peak, uint
     }
 }
 
-/* What turns the sums of sixteen n into what they stand for. */
-struct finish {
-    __mmask16 mask;
-    __m512 scales, bias, least;
+/* As `Int8Weights` in Python fills it; the blocks of weights are filled up to a multiple of WIDE. */
+struct weights {
+    long k, k_filled, n;
+    const int8_t *packed;
+    const float *scales;
+    const int32_t *offsets; /* -128 * sum_k w[n][k], filled up as the weights are */
+    const float *bias;      /* or null */
 };
 
-static inline struct finish finish_at(long at, long n, const float *scales, const float *bias, float least)
+/* Of a row the largest numbers so far, largest first, and what the sum of all their exponentials comes to. */
+struct noted {
+    float sums[16] __attribute__((aligned(64))); /* of 2^(x log2 e - base), of each sixteenth column */
+    float base;
+    float least; /* of those noted; not a number while more are wanted */
+    int32_t found;
+    float values[MOST_NOTED];
+    int64_t columns[MOST_NOTED];
+};
+
+/* One product of rows as bytes: the larger of each number and `least` goes to y, or is noted. */
+struct product {
+    const struct weights *weights;
+    const uint8_t *u;
+    const float *units; /* what a 1 in each row of u stands for */
+    float least, *y;
+    struct noted *noted; /* of each row, or null; `count` of its numbers are wanted */
+    long count;
+    const float *bars; /* (n), added before the largest are chosen, or null */
+    int sums_barred;   /* whether they are added before exponentials are summed up, too */
+};
+
+/* Puts a number among the largest of a row, `found` of `count`, unless they are as large; how many are found then. Of
+   equal ones the first stays before. What is not a number comes before all that are. */
+static inline long insert(float x, int64_t column, float *values, int64_t *columns, long found, long count)
 {
-    __mmask16 mask = first_of(n - at);
-    return (struct finish){mask, _mm512_maskz_loadu_ps(mask, scales + at),
-                           bias ? _mm512_maskz_loadu_ps(mask, bias + at) : _mm512_setzero_ps(), _mm512_set1_ps(least)};
+    long place = MIN(found, count - 1);
+    if (found == count && x <= values[place])
+        return found;
+    for (; place > 0 && !(values[place - 1] >= x); place--) {
+        values[place] = values[place - 1];
+        columns[place] = columns[place - 1];
+    }
+    values[place] = x;
+    columns[place] = column;
+    return found + (found < count);
 }
 
-static inline void finish(__m512i sums, struct finish by, float unit, float *y)
+/* 2^x to one part in ten million: 2^floor(x) times a polynomial of the rest. */
+static inline __m512 power_of_two(__m512 x)
+{
+    static const float coefficients[] = {2.18775048e-4f, 1.23878215e-3f, 9.68458045e-3f, 5.54804263e-2f,
+                                         2.40230502e-1f, 6.93146929e-1f, 1.0f};
+    const __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
+    __m512 y = _mm512_set1_ps(coefficients[0]);
+    for (int i = 1; i < 7; i++)
+        y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(coefficients[i]));
+    return _mm512_scalef_ps(y, x);
+}
+
+/* What `note` seldom meets: x has one of the largest so far. No other is far above the base. */
+static void note_large(struct noted *row, const struct product *p, __m512 x, __mmask16 mask, long column)
+{
+    const __m512 chosen = p->bars ? _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, p->bars + column)) : x;
+    const float largest = _mm512_mask_reduce_max_ps(mask, p->sums_barred ? chosen : x) * LOG2_E;
+    if (largest > row->base + FAR) {
+        const __m512 factor = power_of_two(_mm512_set1_ps(row->base - largest));
+        _mm512_store_ps(row->sums, _mm512_mul_ps(_mm512_load_ps(row->sums), factor));
+        row->base = largest;
+    }
+    __mmask16 greater = _mm512_mask_cmp_ps_mask(mask, chosen, _mm512_set1_ps(row->least), _CMP_NLE_UQ);
+    float numbers[BLOCK];
+    _mm512_storeu_ps(numbers, chosen);
+    for (; greater; greater &= greater - 1) {
+        const long i = _tzcnt_u32(greater);
+        row->found = insert(numbers[i], column + i, row->values, row->columns, row->found, p->count);
+    }
+    row->least = row->found < p->count ? NAN : row->values[p->count - 1];
+}
+
+/* Sixteen more numbers of a row, from `column` on. */
+static inline void note(struct noted *row, const struct product *p, __m512 x, __mmask16 mask, long column)
+{
+    if (_mm512_mask_cmp_ps_mask(mask, x, _mm512_set1_ps(row->least), _CMP_NLE_UQ)) /* or there is what is not a number */
+        note_large(row, p, x, mask, column);
+    if (p->sums_barred)
+        x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, p->bars + column));
+    const __m512 sums = _mm512_load_ps(row->sums);
+    x = power_of_two(_mm512_fmsub_ps(x, _mm512_set1_ps(LOG2_E), _mm512_set1_ps(row->base)));
+    _mm512_store_ps(row->sums, _mm512_mask_add_ps(sums, mask, sums, x));
+}
+
+/* What turns the sums of sixteen n, from `column` on, into what they stand for. */
+struct finish {
+    long column;
+    __mmask16 mask;
+    __m512 scales, bias;
+};
+
+static inline struct finish finish_at(const struct product *p, long column)
+{
+    const struct weights *w = p->weights;
+    const __mmask16 mask = first_of(w->n - column);
+    return (struct finish){column, mask, _mm512_maskz_loadu_ps(mask, w->scales + column),
+                           w->bias ? _mm512_maskz_loadu_ps(mask, w->bias + column) : _mm512_setzero_ps()};
+}
+
+static inline void finish(__m512i sums, struct finish by, const struct product *p, long r)
 {
     __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), by.scales);
-    v = _mm512_fmadd_ps(v, _mm512_set1_ps(unit), by.bias);
-    _mm512_mask_storeu_ps(y, by.mask, _mm512_max_ps(by.least, v)); /* in this order what is not a number stays one */
+    v = _mm512_fmadd_ps(v, _mm512_set1_ps(p->units[r]), by.bias);
+    v = _mm512_max_ps(_mm512_set1_ps(p->least), v); /* in this order what is not a number stays one */
+    if (p->noted)
+        note(p->noted + r, p, v, by.mask, by.column);
+    else
+        _mm512_mask_storeu_ps(p->y + r * p->weights->n + by.column, by.mask, v);
 }
 
-/* ROWS rows times BLOCKS blocks of sixteen weights, all sums held in registers. */
+/* ROWS rows, from r on, times BLOCKS blocks of sixteen weights, from `first` on, all sums held in registers. */
 #define DEFINE_TILE(ROWS, BLOCKS)                                                                                      \
-    static void tile_##ROWS(const uint8_t *u, long k_filled, const int8_t *packed, const float *scales,                \
-                            const int32_t *offsets, const float *bias, float least, long n, const float *units,        \
-                            float *y, long stride)                                                                     \
+    static void tile_##ROWS(const struct product *p, long first, long r)                                               \
     {                                                                                                                  \
+        const long k_filled = p->weights->k_filled;                                                                    \
+        const uint8_t *u = p->u + r * k_filled;                                                                        \
+        const int8_t *packed = p->weights->packed + first * k_filled;                                                  \
         __m512i sums[ROWS][BLOCKS];                                                                                    \
-        for (int r = 0; r < ROWS; r++)                                                                                 \
+        for (int i = 0; i < ROWS; i++)                                                                                 \
             for (int b = 0; b < BLOCKS; b++)                                                                           \
-                sums[r][b] = _mm512_loadu_si512(offsets + b * BLOCK);                                                  \
+                sums[i][b] = _mm512_loadu_si512(p->weights->offsets + first + b * BLOCK);                              \
         for (long k = 0; k < k_filled; k += 4) {                                                                       \
             __m512i w[BLOCKS];                                                                                         \
             for (int b = 0; b < BLOCKS; b++) {                                                                         \
                 w[b] = _mm512_load_si512(packed + (k * BLOCKS + 4 * b) * BLOCK);                                       \
                 _mm_prefetch(packed + (k * BLOCKS + 4 * b) * BLOCK + AHEAD, _MM_HINT_T0);                              \
             }                                                                                                          \
-            for (int r = 0; r < ROWS; r++) {                                                                           \
-                __m512i four = _mm512_set1_epi32(*(const int32_t *)(u + r * k_filled + k));                            \
+            for (int i = 0; i < ROWS; i++) {                                                                           \
+                __m512i four = _mm512_set1_epi32(*(const int32_t *)(u + i * k_filled + k));                            \
                 for (int b = 0; b < BLOCKS; b++)                                                                       \
-                    sums[r][b] = _mm512_dpbusd_epi32(sums[r][b], four, w[b]);                                          \
+                    sums[i][b] = _mm512_dpbusd_epi32(sums[i][b], four, w[b]);                                          \
             }                                                                                                          \
         }                                                                                                              \
-        for (int b = 0; b < BLOCKS && b * BLOCK < n; b++) {                                                            \
-            const struct finish by = finish_at(b * BLOCK, n, scales, bias, least);                                     \
-            for (int r = 0; r < ROWS; r++)                                                                             \
-                finish(sums[r][b], by, units[r], y + r * stride + b * BLOCK);                                          \
+        for (int b = 0; b < BLOCKS && first + b * BLOCK < p->weights->n; b++) {                                        \
+            const struct finish by = finish_at(p, first + b * BLOCK);                                                  \
+            for (int i = 0; i < ROWS; i++)                                                                             \
+                finish(sums[i][b], by, p, r + i);                                                                      \
         }                                                                                                              \
     }
 
@@ -125,31 +226,30 @@ DEFINE_TILE(6, 4)
 struct unfinished {
     int32_t sums[2][4][16][BLOCK] __attribute__((aligned(64))); /* one is written while the other is finished */
     int written;
-    long blocks, rows, done; /* of so many blocks of sixteen n a row, and rows; `done` of these are finished */
+    long blocks, first, rows, done; /* so many blocks of sixteen n a row, and rows; `done` of these are finished */
     struct finish by[4];
-    const float *units;
-    float *y;
-    long stride;
 };
 
-static inline void finish_rows(struct unfinished *u, long count)
+static inline void finish_rows(struct unfinished *u, const struct product *p, long count)
 {
     const long first = u->done, end = MIN(u->rows, first + count);
     for (long b = 0; b < u->blocks; b++) {
         const struct finish by = u->by[b];
         for (long r = first; r < end; r++)
-            finish(_mm512_load_si512(&u->sums[!u->written][r / 16 * u->blocks + b][r % 16]), by, u->units[r],
-                   u->y + r * u->stride + b * BLOCK);
+            finish(_mm512_load_si512(&u->sums[!u->written][r / 16 * u->blocks + b][r % 16]), by, p, u->first + r);
     }
     u->done = end;
 }
 
-/* The same by the processor's matrix unit, for up to sixteen rows and WIDE weights, or thirty-two rows and half of
-   them at a time; as many rows of u are read. Its sums are in the tiles 0 to 3, the operands in the others; every row
+/* The same by the processor's matrix unit, for up to sixteen rows from r on and WIDE weights, or thirty-two rows and half
+   of them at a time; as many rows of u are read. Its sums are in the tiles 0 to 3, the operands in the others; every row
    of sums begins with the same offsets. */
-static void sum_up(const uint8_t *u, long rows, long k_filled, const int8_t *packed, const int32_t *offsets,
-                   struct unfinished *last)
+static void sum_up(const struct product *p, long first, long r, long rows, struct unfinished *last)
 {
+    const long k_filled = p->weights->k_filled;
+    const uint8_t *u = p->u + r * k_filled;
+    const int8_t *packed = p->weights->packed + first / WIDE * WIDE * k_filled + 4 * (first % WIDE);
+    const int32_t *offsets = p->weights->offsets + first;
     const long at_once = (last->rows * 64 + k_filled - 1) / k_filled;
     const int is_wide = rows <= 16;
     int32_t(*sums)[16][BLOCK] = last->sums[last->written];
@@ -169,7 +269,7 @@ static void sum_up(const uint8_t *u, long rows, long k_filled, const int8_t *pac
             _tile_dpbusd(2, 4, 7);
             _tile_loadd(5, w + 192, 4 * WIDE);
             _tile_dpbusd(3, 4, 5);
-            finish_rows(last, at_once);
+            finish_rows(last, p, at_once);
         }
     else
         for (long k = 0; k < k_filled; k += 64) {
@@ -182,7 +282,7 @@ static void sum_up(const uint8_t *u, long rows, long k_filled, const int8_t *pac
             _tile_loadd(7, w + 64, 4 * WIDE);
             _tile_dpbusd(1, 4, 7);
             _tile_dpbusd(3, 5, 7);
-            finish_rows(last, at_once);
+            finish_rows(last, p, at_once);
         }
     _tile_stored(0, sums[0], 64);
     _tile_stored(1, sums[1], 64);
@@ -190,37 +290,30 @@ static void sum_up(const uint8_t *u, long rows, long k_filled, const int8_t *pac
     _tile_stored(3, sums[3], 64);
 }
 
-static void matrix_tile(const uint8_t *u, long rows, long k_filled, const int8_t *packed, const float *scales,
-                        const int32_t *offsets, const float *bias, float least, long n, const float *units, float *y,
-                        long stride, struct unfinished *last)
+static void matrix_tile(const struct product *p, long first, long rows, struct unfinished *last)
 {
-    const long blocks = rows <= 16 ? 4 : 2;
-    for (long first = 0; first < 4 && first * BLOCK < n; first += blocks) /* so many weights stay in the first cache */
+    const long blocks = rows <= 16 ? 4 : 2, end = MIN(first + WIDE, p->weights->n);
+    for (; first < end; first += blocks * BLOCK) /* so many weights stay in the first cache */
         for (long r = 0; r < rows; r += 32) {
-            sum_up(u + r * k_filled, rows, k_filled, packed + 4 * first * BLOCK, offsets + first * BLOCK, last);
+            sum_up(p, first, r, rows, last);
             last->written = !last->written;
             last->blocks = blocks;
+            last->first = r;
             last->rows = MIN(32, rows - r);
             last->done = 0;
-            last->units = units + r;
-            last->y = y + r * stride + first * BLOCK;
-            last->stride = stride;
             for (long b = 0; b < blocks; b++)
-                last->by[b] = finish_at((first + b) * BLOCK, n, scales, bias, least);
+                last->by[b] = finish_at(p, first + b * BLOCK);
         }
 }
 
 static void set_tiles(void)
 {
-    struct {
+    /* Constant: compilers do not know that the instruction reads all of it, and would write some of it afterwards. */
+    static const struct {
         uint8_t palette, start_row, reserved[14];
         uint16_t bytes_a_row[16];
         uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) {
-        config.bytes_a_row[tile] = 64;
-        config.rows[tile] = 16;
-    }
+    } config = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
     _tile_loadconfig(&config);
 }
 #endif
@@ -234,15 +327,6 @@ int has_matrix_unit(void)
     return 0;
 #endif
 }
-
-/* As `Int8Weights` in Python fills it; the blocks of weights are filled up to a multiple of WIDE. */
-struct weights {
-    long k, k_filled, n;
-    const int8_t *packed;
-    const float *scales;
-    const int32_t *offsets; /* -128 * sum_k w[n][k], filled up as the weights are */
-    const float *bias;      /* or null */
-};
 
 /* What one product needs beside its operands: the rows as bytes. */
 struct rows {
@@ -267,19 +351,19 @@ static struct rows rows_in(uint8_t *space, long rows, long k_filled)
     return (struct rows){space, (float *)(space + filled(rows) * k_filled)};
 }
 
-/* The larger of each product and `least`. All threads of the region that calls it share the work; where there is a matrix
-   unit its tiles are set. */
-static void multiply(const struct weights *weights, const float *x, long rows, struct rows quantized, float least,
-                     float *y)
+/* x (rows, k) as bytes, then the product, whose `u` and `units` are these. All threads of the region that calls it share
+   the work; where there is a matrix unit its tiles are set. */
+static void multiply(struct product product, const float *x, long rows, struct rows quantized)
 {
-    const long k = weights->k, k_filled = weights->k_filled, n = weights->n;
-    uint8_t *u = quantized.u;
-    float *units = quantized.units;
+    const struct product *p = &product;
+    const long k = p->weights->k, k_filled = p->weights->k_filled, n = p->weights->n;
+    product.u = quantized.u;
+    product.units = quantized.units;
 #pragma omp for schedule(static)
     for (long r = 0; r < rows; r++) {
         float peak = peak_of(x + r * k, k);
-        quantize_row(x + r * k, k, k_filled, peak, u + r * k_filled);
-        units[r] = peak <= FLT_MAX ? peak / 127.0f : NAN; /* of a row that has an infinity nothing is known */
+        quantize_row(x + r * k, k, k_filled, peak, quantized.u + r * k_filled);
+        quantized.units[r] = peak <= FLT_MAX ? peak / 127.0f : NAN; /* of a row that has an infinity nothing is known */
     }
 #ifdef __AMX_INT8__
     struct unfinished last;
@@ -287,21 +371,17 @@ static void multiply(const struct weights *weights, const float *x, long rows, s
 #endif
 #pragma omp for schedule(static) nowait
     for (long c = 0; c < (n + WIDE - 1) / WIDE; c++) {
-        long first = c * WIDE, width = MIN(WIDE, n - first);
-        const int8_t *w = weights->packed + first * k_filled;
-        const float *scales = weights->scales + first, *bias = weights->bias ? weights->bias + first : 0;
-        const int32_t *offsets = weights->offsets + first;
+        const long first = c * WIDE;
         long r = 0;
 #ifdef __AMX_INT8__
         if (rows > FEW_ROWS)
-            matrix_tile(u, r = rows, k_filled, w, scales, offsets, bias, least, width, units, y + first, n, &last);
+            matrix_tile(p, first, r = rows, &last);
 #endif
         while (r < rows) {
             long left = rows - r;
 #define TILE(ROWS)                                                                                                     \
     {                                                                                                                  \
-        tile_##ROWS(u + r * k_filled, k_filled, w, scales, offsets, bias, least, width, units + r, y + r * n + first,  \
-                    n);                                                                                                \
+        tile_##ROWS(p, first, r);                                                                                      \
         r += ROWS;                                                                                                     \
     }
             if (left >= 6)
@@ -315,7 +395,7 @@ static void multiply(const struct weights *weights, const float *x, long rows, s
         }
     }
 #ifdef __AMX_INT8__
-    finish_rows(&last, last.rows);
+    finish_rows(&last, p, last.rows);
 #endif
 #pragma omp barrier
 }
@@ -345,7 +425,8 @@ int int8_linear(const struct weights *weights, const float *x, long rows, float 
 #pragma omp parallel if (rows * weights->k * weights->n > FEW_OPERATIONS)
     {
         begin_products(rows);
-        multiply(weights, x, rows, rows_in(space, rows, weights->k_filled), -INFINITY, y);
+        multiply((struct product){.weights = weights, .least = -INFINITY, .y = y}, x, rows,
+                 rows_in(space, rows, weights->k_filled));
         end_products(rows);
     }
     free(space);
@@ -628,16 +709,8 @@ void largest(const float *x, long rows, long n, long count, float *values, int64
                 greater |= (uint64_t)mask << 16 * j;
             }
             for (; greater; greater &= greater - 1) {
-                long here = i + _tzcnt_u64(greater), place = MIN(found, count - 1);
-                if (found == count && row[here] <= best[place])
-                    continue;
-                for (; place > 0 && !(best[place - 1] >= row[here]); place--) {
-                    best[place] = best[place - 1];
-                    at[place] = at[place - 1];
-                }
-                best[place] = row[here];
-                at[place] = here;
-                found += found < count;
+                const long here = i + _tzcnt_u64(greater);
+                found = insert(row[here], here, best, at, found, count);
             }
         }
     }
@@ -704,16 +777,18 @@ void add_norm(const float *x, const float *y, long rows, long d, const float *we
 
 /* A step of a decoder as a list of operations, so that one call and one team of threads do all of it. Values are numbered
    buffers, (rows, width) each. */
-enum kind { LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY, ATTEND_EACH_OTHER };
+enum kind { LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY, ATTEND_EACH_OTHER, EMBED };
+enum ids { TOKENS, POSITIONS };
 enum activation { RELU, GELU_TANH, SILU, GELU };
 
 /* As `Program` in Python fills it. */
 struct operation {
     long kind, from, other, to, width; /* `other`: what is added, or -1 */
-    long detail;                       /* the layer, the activation, or how many heads */
+    long detail;                       /* the layer, the activation, how many heads, or which ids */
     const struct weights *weights;
-    const float *scale, *shift;
-    float epsilon, least; /* `least`: 0 where what is negative becomes 0, else -infinity */
+    const float *scale, *shift; /* or, as `scale`, the table that ids are looked up in */
+    float epsilon, least;       /* `least`: 0 where what is negative becomes 0, else -infinity */
+    float factor;               /* of what is looked up */
 };
 
 struct layers {
@@ -728,6 +803,7 @@ struct program {
     const long *widths; /* of the values; the first is what the step begins with, the second its result */
     long num_values;
     long most_filled; /* the largest k_filled of all weights */
+    long num_ids[2];  /* of tokens and of positions, how many there are */
 };
 
 /* Sequences lie one behind the other: sequence i is the rows from starts[i] to starts[i + 1]. */
@@ -743,6 +819,8 @@ struct step {
     float **values;
     struct layers past, memory;
     struct sequences sequences;
+    const int64_t *ids[2]; /* the rows' newest tokens, and their positions, from which they have gone on ... */
+    long advanced;         /* by so many steps */
 };
 
 /* The normal distribution's share below x, to two parts in ten million (Abramowitz and Stegun 1964, 7.1.26). */
@@ -805,6 +883,15 @@ static void attend_each_other(const float *qkv, struct sequences sequences, long
         }
 }
 
+/* The rows of a table that ids name, times a factor. */
+static void embed(const float *table, const int64_t *ids, long more, long rows, long d, float factor, float *out)
+{
+#pragma omp for schedule(static)
+    for (long r = 0; r < rows; r++)
+        for (long i = 0; i < d; i++)
+            out[r * d + i] = table[(ids[r] + more) * d + i] * factor;
+}
+
 static void do_operation(const struct operation *o, const struct step *s)
 {
     const float *x = s->values[o->from], *other = o->other < 0 ? 0 : s->values[o->other];
@@ -813,7 +900,7 @@ static void do_operation(const struct operation *o, const struct step *s)
     char *keys = layers->start + o->detail * layers->layer, *values = keys + layers->part;
     switch (o->kind) {
     case LINEAR:
-        multiply(o->weights, x, s->rows, s->quantized, o->least, out);
+        multiply((struct product){.weights = o->weights, .least = o->least, .y = out}, x, s->rows, s->quantized);
         break;
     case NORMALIZE:
         normalize(x, other, s->rows, o->width, o->scale, o->shift, o->epsilon, out);
@@ -833,53 +920,181 @@ static void do_operation(const struct operation *o, const struct step *s)
     case ATTEND_EACH_OTHER:
         attend_each_other(x, s->sequences, o->detail, o->width / o->detail, out);
         break;
+    case EMBED:
+        embed(o->scale, s->ids[o->detail], o->detail == POSITIONS ? s->advanced : 0, s->rows, o->width, o->factor, out);
+        break;
     }
 }
 
-/* By as many threads as may be: x (rows, widths[0]), out (rows, widths[1]). Returns whether there was the memory. */
-static int run(const struct program *program, long rows, float *x, struct layers past, struct layers memory,
-               struct sequences sequences, float *out)
+/* Memory for a run, its values' places in it, and at its end `more` bytes, which begin at `*rest`; null where there is no
+   memory. */
+static uint8_t *space_for(const struct program *program, long more, struct step *step, uint8_t **rest)
 {
-    long bytes = bytes_of_rows(rows, program->most_filled), first = (bytes + 63) / 64 * 64;
-    bytes = first;
+    const long rows = step->rows;
+    long bytes = (bytes_of_rows(rows, program->most_filled) + 63) / 64 * 64, first = bytes;
     for (long i = 2; i < program->num_values; i++)
-        bytes += rows * program->widths[i] * sizeof(float);
-    uint8_t *space = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        bytes += (rows * program->widths[i] * sizeof(float) + 63) / 64 * 64;
+    uint8_t *space = aligned_alloc(64, (bytes + more + 63) / 64 * 64), *next = space + first;
     if (!space)
         return 0;
-    float *values[program->num_values], *next = (float *)(space + first);
-    values[0] = x;
-    values[1] = out;
     for (long i = 2; i < program->num_values; i++) {
-        values[i] = next;
-        next += rows * program->widths[i];
+        step->values[i] = (float *)next;
+        next += (rows * program->widths[i] * sizeof(float) + 63) / 64 * 64;
     }
-    const struct step step = {rows, rows_in(space, rows, program->most_filled), values, past, memory, sequences};
+    step->quantized = rows_in(space, rows, program->most_filled);
+    *rest = next;
+    return space;
+}
+
+/* By as many threads as may be. Returns whether there was the memory. */
+static int run(const struct program *program, struct step step)
+{
+    uint8_t *rest, *space = space_for(program, 0, &step, &rest);
+    if (!space)
+        return 0;
 #pragma omp parallel
     {
-        begin_products(rows);
+        begin_products(step.rows);
         for (long i = 0; i < program->num_operations; i++)
             do_operation(program->operations + i, &step);
-        end_products(rows);
+        end_products(step.rows);
     }
     free(space);
     return 1;
 }
 
-/* A step of a decoder. */
-int run_program(const struct program *program, long rows, float *x, struct layers past, struct layers memory, float *out)
+static int are_known(const struct program *program, const struct step *step, long steps)
 {
-    return run(program, rows, x, past, memory, (struct sequences){0, 0}, out);
+    for (int of = TOKENS; of <= POSITIONS; of++)
+        for (long r = 0; r < step->rows; r++)
+            if (step->ids[of][r] < 0 || step->ids[of][r] + (of == POSITIONS ? steps - 1 : 0) >= program->num_ids[of])
+                return 0;
+    return 1;
+}
+
+/* A step of a decoder, of each row's newest token at its position: out (rows, widths[1]). Returns 1, 0 where there is no
+   memory, and -1 where an id is not among those known. */
+int run_program(const struct program *program, long rows, const int64_t *tokens, const int64_t *positions,
+                struct layers past, struct layers memory, float *out)
+{
+    float *values[program->num_values];
+    values[0] = 0;
+    values[1] = out;
+    const struct step step = {.rows = rows, .values = values, .past = past, .memory = memory, .ids = {tokens, positions}};
+    return are_known(program, &step, 1) ? run(program, step) : -1;
+}
+
+/* How many threads a region has at most, and which of them calls: of the library that the compiler's pragmas call. */
+int omp_get_max_threads(void);
+int omp_get_num_threads(void);
+int omp_get_thread_num(void);
+
+/* What the threads have noted of a row, each `apart` from the next: its largest numbers, and log sum exp of all. */
+static void sum_up_noted(const struct noted *noted, long threads, long apart, long count, float *values,
+                         int64_t *columns, float *normalizer)
+{
+    float base = -FLT_MAX, sum = 0;
+    long found = 0;
+    for (long t = 0; t < threads; t++)
+        if (noted[t * apart].found && noted[t * apart].base > base)
+            base = noted[t * apart].base;
+    for (long t = 0; t < threads; t++) {
+        const struct noted *row = noted + t * apart;
+        if (row->found)
+            sum += _mm512_reduce_add_ps(_mm512_load_ps(row->sums)) * exp2f(row->base - base);
+        for (long i = 0; i < row->found; i++)
+            found = insert(row->values[i], row->columns[i], values, columns, found, count);
+    }
+    *normalizer = base / (double)LOG2_E + log(sum);
+}
+
+/* What is wanted of some steps, each of whose rows goes on with the largest of its logits. */
+struct listing {
+    long steps, count; /* how many steps at most, and how many of each row's largest logits */
+    long end;          /* the id behind which no row goes on: after its step no other is done */
+    const float *bars; /* added to the logits before the largest are chosen, or null */
+    long sums_barred;  /* whether they are added before exponentials are summed up, too */
+    float *values;     /* (steps, rows, count), largest first */
+    int64_t *columns;  /* (steps, rows, count) */
+    float *normalizers; /* (steps, rows), log sum exp of the logits */
+};
+
+/* Steps of a decoder whose last operation is a product, the logits, which are nowhere written down. Returns how many
+   steps were done, or else as `run_program`. */
+long list_largest(const struct program *program, long rows, const int64_t *tokens, const int64_t *positions,
+                  struct layers past, struct layers memory, const struct listing *listing)
+{
+    const struct listing l = *listing;
+    const struct operation *last = program->operations + program->num_operations - 1;
+    const long bytes = omp_get_max_threads() * rows * (long)sizeof(struct noted);
+    struct cached growing = *past.cached; /* by a column a step */
+    past.cached = &growing;
+    float *values[program->num_values];
+    int64_t *newest;
+    struct step step = {.rows = rows, .values = values, .past = past, .memory = memory, .ids = {tokens, positions}};
+    if (!are_known(program, &step, l.steps))
+        return -1;
+    uint8_t *rest, *space = space_for(program, bytes + rows * sizeof(int64_t), &step, &rest);
+    if (!space)
+        return 0;
+    struct noted *noted = (struct noted *)rest;
+    newest = (int64_t *)(rest + bytes);
+    int is_ended = 0;
+#pragma omp parallel
+    {
+        struct noted *mine = noted + omp_get_thread_num() * rows;
+        begin_products(rows);
+        while (step.advanced < l.steps && !is_ended) {
+            const long done = step.advanced * rows;
+            for (long i = 0; i < program->num_operations - 1; i++)
+                do_operation(program->operations + i, &step);
+            for (long r = 0; r < rows; r++) {
+                _mm512_store_ps(mine[r].sums, _mm512_setzero_ps());
+                mine[r].base = -1e30f; /* below all that comes */
+                mine[r].least = NAN;
+                mine[r].found = 0;
+            }
+            multiply((struct product){.weights = last->weights, .least = last->least, .noted = mine, .count = l.count,
+                                      .bars = l.bars, .sums_barred = l.bars && l.sums_barred},
+                     values[last->from], rows, step.quantized);
+#pragma omp for schedule(static)
+            for (long r = 0; r < rows; r++)
+                sum_up_noted(noted + r, omp_get_num_threads(), rows, l.count, l.values + (done + r) * l.count,
+                             l.columns + (done + r) * l.count, l.normalizers + done + r);
+#pragma omp single
+            {
+                for (long r = 0; r < rows; r++) {
+                    newest[r] = l.columns[(done + r) * l.count];
+                    is_ended = is_ended || newest[r] == l.end;
+                }
+                step.ids[TOKENS] = newest;
+                step.advanced++;
+                growing.columns++;
+            }
+        }
+        end_products(rows);
+    }
+    free(space);
+    return step.advanced;
+}
+
+/* x (rows, widths[0]), out (rows, widths[1]), of `count` sequences. */
+static int run_some(const struct program *program, const int64_t *starts, long count, float *x, float *out)
+{
+    float *values[program->num_values];
+    values[0] = x;
+    values[1] = out;
+    return run(program, (struct step){.rows = starts[count] - starts[0], .values = values,
+                                      .sequences = {count, starts}});
 }
 
 /* Whole sequences. No row needs one of another sequence: where there are enough for all threads, each does all operations
    with a few sequences at a time, whose values stay in its core's cache, and they never wait for each other. */
 int run_sequences(const struct program *program, const int64_t *starts, long count, long threads, float *x, float *out)
 {
-    const struct layers none = {0};
     const long rows = starts[count];
     if (rows <= ROWS_AT_ONCE)
-        return run(program, rows, x, none, none, (struct sequences){count, starts}, out);
+        return run_some(program, starts, count, x, out);
     long *firsts = malloc((count + 1) * sizeof(long)), num_chunks = 0; /* the first sequence of each chunk */
     if (!firsts)
         return 0;
@@ -889,15 +1104,14 @@ int run_sequences(const struct program *program, const int64_t *starts, long cou
     firsts[num_chunks] = count;
     if (num_chunks < threads) {
         free(firsts);
-        return run(program, rows, x, none, none, (struct sequences){count, starts}, out);
+        return run_some(program, starts, count, x, out);
     }
     int is_done = 1;
 #pragma omp parallel for schedule(dynamic, 1) reduction(&& : is_done)
     for (long c = 0; c < num_chunks; c++) {
-        const long first = firsts[c], start = starts[first], end = starts[firsts[c + 1]];
-        const struct sequences some = {firsts[c + 1] - first, starts + first};
-        is_done = is_done && run(program, end - start, x + start * program->widths[0], none, none, some,
-                                 out + start * program->widths[1]);
+        const long first = firsts[c], start = starts[first];
+        is_done = is_done && run_some(program, starts + first, firsts[c + 1] - first, x + start * program->widths[0],
+                                      out + start * program->widths[1]);
     }
     free(firsts);
     return is_done;

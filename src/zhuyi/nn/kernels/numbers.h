@@ -16,7 +16,7 @@ static inline __mmask32 first_of_32(long left)
     return left >= 32 ? 0xffffffff : left <= 0 ? 0 : (1u << left) - 1;
 }
 
-/* e^x for x <= 0, to one part in ten million: 2^n times a polynomial of the rest. */
+/* e^x for x <= 88, to one part in ten million: 2^n times a polynomial of the rest. */
 static inline __m512 exp_of(__m512 x)
 {
     x = _mm512_max_ps(_mm512_set1_ps(-87.0f), x); /* in this order what is not a number stays one */

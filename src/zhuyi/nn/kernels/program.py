@@ -6,19 +6,23 @@ what is asked of it; whatever it does not know of ends the recording, and the st
 
 import ctypes
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from zhuyi.nn.kernels import FLOAT, LONG, POINTER, Cached, Int8Weights, Layers, checked
 
-LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY, ATTEND_EACH_OTHER = range(7)
+LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY, ATTEND_EACH_OTHER, EMBED = range(8)
 RELU, GELU_TANH, SILU, GELU = range(4)
+TOKENS, POSITIONS = range(2)
+MOST_LISTED = 12  # of a row's largest numbers, while it is made
 BEGINNING, RESULT = 0, 1  # the first values of a program; those between them and the result follow
 
 
@@ -41,6 +45,28 @@ class Operation:
     shift: Tensor | None = None
     epsilon: float = 0.0
     least: float = -math.inf
+    factor: float = 1.0
+
+
+class RecordedIds:
+    """A step's tokens, or their positions: all that is known to be done with them is to look them up in a table."""
+
+    def __init__(self, operations: list[Operation], of: int) -> None:
+        self._operations, self._of = operations, of
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, arguments: Sequence[Any] = (), options: dict[str, Any] | None = None
+    ) -> "Recorded":
+        if function is not F.embedding:
+            raise NotRecordableError(str(function))
+        ids, table, *_ = arguments
+        return ids.embed(table)
+
+    def embed(self, table: Tensor) -> "Recorded":
+        if table.dtype is not torch.float32 or not table.is_contiguous():
+            raise NotRecordableError("a table of another type")
+        return Recorded(self._operations, BEGINNING, 0)._then(EMBED, table.shape[1], detail=self._of, scale=table)
 
 
 class Recorded:
@@ -82,6 +108,13 @@ class Recorded:
         if not isinstance(other, Recorded):
             raise NotRecordableError("a sum with what is not part of the step")
         return self._then(ADD, self.width, other=other._number)
+
+    def __mul__(self, factor: float) -> "Recorded":
+        last = self._operations[-1] if self._operations else None
+        if last is None or last.kind != EMBED or last.to != self._number or not isinstance(factor, float):
+            raise NotRecordableError("a product with a number of what is not looked up")
+        self._operations[-1] = replace(last, factor=last.factor * factor)
+        return self
 
     def activate(self, activation: int) -> "Recorded":
         return self._then(ACTIVATE, self.width, detail=activation)
@@ -144,7 +177,7 @@ class _Operation(ctypes.Structure):
     _fields_: ClassVar = [
         *((name, LONG) for name in ("kind", "source", "other", "to", "width", "detail")),
         *((name, POINTER) for name in ("weights", "scale", "shift")),
-        *((name, FLOAT) for name in ("epsilon", "least")),
+        *((name, FLOAT) for name in ("epsilon", "least", "factor")),
     ]
 
 
@@ -155,7 +188,28 @@ class _Program(ctypes.Structure):
         ("widths", POINTER),
         ("num_values", LONG),
         ("most_filled", LONG),
+        ("num_ids", 2 * LONG),
     ]
+
+
+class _Listing(ctypes.Structure):
+    _fields_: ClassVar = [
+        *((name, LONG) for name in ("steps", "count", "end")),
+        ("bars", POINTER),
+        ("sums_barred", LONG),
+        *((name, POINTER) for name in ("values", "columns", "normalizers")),
+    ]
+
+
+class Listed(NamedTuple):
+    """Of some steps' logits each row's largest, largest first, where they stand, and log sum exp of all.
+
+    Shape: values and ids (steps, R, count), normalizers (steps, R).
+    """
+
+    values: Tensor
+    ids: Tensor
+    normalizers: Tensor
 
 
 class Program:
@@ -169,20 +223,84 @@ class Program:
         self._operations = (_Operation * len(kept))(*map(_as_structure, kept))
         self._widths = (LONG * len(widths))(*widths)
         most_filled = max((each.weights.filled_in for each in kept if each.weights is not None), default=0)
+        tables = [(each.detail, len(each.scale)) for each in kept if each.kind == EMBED and each.scale is not None]
+        num_ids = [min((size for of, size in tables if of == ids), default=sys.maxsize) for ids in (TOKENS, POSITIONS)]
         self._program = _Program(
-            ctypes.addressof(self._operations), len(kept), ctypes.addressof(self._widths), len(widths), most_filled
+            ctypes.addressof(self._operations),
+            len(kept),
+            ctypes.addressof(self._widths),
+            len(widths),
+            most_filled,
+            (LONG * 2)(*num_ids),
         )
         self._address = ctypes.addressof(self._program)
         self._out = widths[RESULT]
+        self._ends_with_product = kept[-1].kind == LINEAR
 
-    def run(self, library: ctypes.CDLL, x: Tensor, past: Cached, memory: Cached | None) -> Tensor:
-        """Shape: x (G, W, D); returns (G * W, width of the result)."""
-        x = x.contiguous()
-        rows = x.shape[0] * x.shape[1]
-        out = x.new_empty(rows, self._out)
+    def run(
+        self, library: ctypes.CDLL, tokens: Tensor, positions: Sequence[int], past: Cached, memory: Cached | None
+    ) -> Tensor:
+        """One step of each row's newest token at its position.
+
+        Shape:  tokens (R,) int64; returns (R, width of the result).
+        Raises: IndexError: a token or a position is not in the tables.
+        """
+        tokens, rows = tokens.contiguous(), len(tokens)
+        out = torch.empty(rows, self._out)
         source = NO_LAYERS if memory is None else memory.layers
-        checked(library.run_program(self._address, rows, x.data_ptr(), past.layers, source, out.data_ptr()))
+        found = library.run_program(
+            self._address, rows, tokens.data_ptr(), (LONG * rows)(*positions), past.layers, source, out.data_ptr()
+        )
+        checked(found)
         return out
+
+    def can_list(self, count: int) -> bool:
+        """Whether `list_largest` can find so many of a row."""
+        return self._ends_with_product and count <= min(MOST_LISTED, self._out)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row of the result has."""
+        return self._out
+
+    def list_largest(
+        self,
+        library: ctypes.CDLL,
+        tokens: Tensor,
+        positions: Sequence[int],
+        past: Cached,
+        memory: Cached | None,
+        *,
+        steps: int,
+        count: int,
+        end: int,
+        bars: Tensor | None,
+        sums_barred: bool,
+    ) -> Listed:
+        """Steps in each of which a row goes on with the largest of its last result, which is nowhere written down.
+
+        Args:   steps: at most; after that in which any row has written `end` none is done.
+                bars: (V,), added before the largest are chosen, and `sums_barred` before all are summed up.
+        Shape:  tokens (R,) int64.
+        Raises: IndexError: as `run`.
+        """
+        tokens, rows = tokens.contiguous(), len(tokens)
+        values, normalizers = torch.empty(steps, rows, count), torch.empty(steps, rows)
+        ids = torch.empty(steps, rows, count, dtype=torch.int64)
+        pointers = (x.data_ptr() for x in (values, ids, normalizers))
+        listing = _Listing(steps, count, end, None if bars is None else bars.data_ptr(), sums_barred, *pointers)
+        done = checked(
+            library.list_largest(
+                self._address,
+                rows,
+                tokens.data_ptr(),
+                (LONG * rows)(*positions),
+                past.layers,
+                NO_LAYERS if memory is None else memory.layers,
+                ctypes.addressof(listing),
+            )
+        )
+        return Listed(values[:done], ids[:done], normalizers[:done])
 
     def run_sequences(self, library: ctypes.CDLL, x: Tensor, starts: Tensor) -> Tensor:
         """Of sequences one behind the other, sequence i the rows from starts[i] to starts[i + 1].
@@ -199,11 +317,53 @@ class Program:
 NO_LAYERS = Layers()
 
 
-def record(step: Callable[[Any, Any], Any], width: int) -> Program | None:
-    """What `step(x, state)` does, x (G, W, width); None where it is more than programs have."""
+@dataclass(frozen=True)
+class _Known:
+    """What has been recorded of a module, and where its parameters lay then; packed weights do not change.
+
+    Args:   parameters: those of each module inside, to be looked up without a search for them at every step.
+    """
+
+    parameters: list[dict[str, nn.Parameter | None]]
+    places: list[int]
+    program: Program | None
+
+
+_known: WeakKeyDictionary[nn.Module, dict[str, _Known]] = WeakKeyDictionary()
+
+
+def program_of(module: nn.Module, name: str, record: Callable[[], Program | None]) -> Program | None:
+    """What `record` makes of a module's steps or layers, once for as long as the parameters stay where they are."""
+    of_module = _known.setdefault(module, {})
+    known = of_module.get(name)
+    if known is None or _places(known.parameters) != known.places:
+        parameters = [each._parameters for each in module.modules()]
+        known = of_module[name] = _Known(parameters, _places(parameters), record())
+    return known.program
+
+
+def _places(parameters: list[dict[str, nn.Parameter | None]]) -> list[int]:
+    return [x.data_ptr() for each in parameters for x in each.values() if x is not None]
+
+
+def record_layers(layers: Callable[[Any], Any], width: int) -> Program | None:
+    """What `layers(x)` does, x (..., width); None where it is more than programs have."""
+    return _record(lambda operations: layers(Recorded(operations, BEGINNING, width)), width)
+
+
+def record_step(step: Callable[[Any, Any, Any], Any]) -> Program | None:
+    """What `step(tokens, positions, state)` does; None where it is more than programs have."""
+
+    def take(operations: list[Operation]) -> Any:
+        return step(RecordedIds(operations, TOKENS), RecordedIds(operations, POSITIONS), RecordedState())
+
+    return _record(take, 0)
+
+
+def _record(take: Callable[[list[Operation]], Any], width: int) -> Program | None:
     operations: list[Operation] = []
     try:
-        result = step(Recorded(operations, BEGINNING, width), RecordedState())
+        result = take(operations)
     except (NotRecordableError, AttributeError, TypeError):
         return None
     if not operations or not isinstance(result, Recorded) or operations[-1].to != result._number:
@@ -269,4 +429,5 @@ def _as_structure(operation: Operation) -> _Operation:
         *(None if x is None else x.data_ptr() for x in (operation.scale, operation.shift)),
         operation.epsilon,
         operation.least,
+        operation.factor,
     )
