@@ -158,7 +158,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of some ids; special signs are dropped."""
-        kept = [int(i) for i in ids if int(i) not in self._not_text]
+        kept = [i for i in map(int, ids) if i not in self._not_text]
         if self._ids is None:
             return self._library.decode(kept, skip_special_tokens=False)
         return self._library.decoder.decode([self.pieces[i] for i in kept if self.pieces[i]])

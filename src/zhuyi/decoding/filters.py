@@ -148,7 +148,7 @@ class RepetitionGuard:
     def _due(self, lengths: list[int]) -> int:
         """In how many steps a row will be looked at; 0: now."""
         every, least = self._every, self._max_repeats
-        return min(-(-max(least, length) // every) * every - length for length in lengths)
+        return min(-(-max(least, length) // every) * every - length for length in set(lengths))
 
     def finish(self, tokens: list[int], request: Request) -> tuple[list[int], tuple[str, ...]]:
         """Cut a looped tail to one period."""

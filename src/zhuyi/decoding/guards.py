@@ -51,4 +51,6 @@ def max_output_tokens(source_tokens: int, limit: int, ratio: float = 2.0, extra:
 
 def is_translatable(text: str) -> bool:
     """Tell whether a text has a letter or a digit; what has none comes back as it is."""
+    if any(map(str.isalpha, text)):  # nearly always, and at once
+        return True
     return any(unicodedata.category(char)[0] in "LN" for char in _KEYCAP.sub("", text))

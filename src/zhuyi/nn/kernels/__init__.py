@@ -38,6 +38,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "int8_linear": _P + _P + _L + _P,
     "attend_cached": 2 * _P + _L + 3 * _P,
     "attend_past": 5 * _P,
+    "attend_sequences": _P + 4 * _L + 2 * _P,
     "add_norm": 2 * _P + 2 * _L + 2 * _P + (FLOAT,) + _P,
     "move_groups": 3 * _P + _L,
     "log_normalizers": _P + 2 * _L + _P,
@@ -359,27 +360,8 @@ def attend_each_other(library: ctypes.CDLL, qkv: Tensor, num_heads: int, bias: T
     """
     qkv = qkv.contiguous()
     rows, length, width = qkv.shape
-    d, all_heads, size = width // 3 // num_heads, width // 3, qkv.element_size()
-    cached = _Cached(
-        rows,
-        num_heads,
-        length,
-        d,
-        False,
-        length * width,
-        d,
-        length,
-        3 * num_heads,
-        None,
-        0,
-        0,
-        None,
-        _pointer(bias),
-        length,
-        d**-0.5,
-    )
-    out, keys = qkv.new_empty(rows, length, all_heads), qkv.data_ptr() + all_heads * size
-    library.attend_cached(
-        ctypes.addressof(cached), qkv.data_ptr(), width, keys, keys + all_heads * size, out.data_ptr()
+    out = qkv.new_empty(rows, length, width // 3)
+    library.attend_sequences(
+        qkv.data_ptr(), rows, length, num_heads, width // 3 // num_heads, _pointer(bias), out.data_ptr()
     )
     return out

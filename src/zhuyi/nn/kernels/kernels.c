@@ -18,7 +18,6 @@
 #define MOST_ASKED_FOR 16384 /* bytes of keys, before their head's turn: what the first cache has room for */
 #define MOST_NOTED 12 /* of a row's largest numbers, while it is made */
 #define FAR 60.0f /* 2 to the power of this, times a vocabulary, is far from what float32 cannot hold */
-#define LOG2_E 1.44269504f
 #define ROWS_AT_ONCE 192 /* of sequences: their values stay in a core's cache, and weights are read for many at once */
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
@@ -112,18 +111,6 @@ static inline long insert(float x, int64_t column, float *values, int64_t *colum
     values[place] = x;
     columns[place] = column;
     return found + (found < count);
-}
-
-/* 2^x to one part in ten million: 2^floor(x) times a polynomial of the rest. */
-static inline __m512 power_of_two(__m512 x)
-{
-    static const float coefficients[] = {2.18775048e-4f, 1.23878215e-3f, 9.68458045e-3f, 5.54804263e-2f,
-                                         2.40230502e-1f, 6.93146929e-1f, 1.0f};
-    const __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
-    __m512 y = _mm512_set1_ps(coefficients[0]);
-    for (int i = 1; i < 7; i++)
-        y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(coefficients[i]));
-    return _mm512_scalef_ps(y, x);
 }
 
 /* What `note` seldom meets: x has one of the largest so far. No other is far above the base. */
@@ -647,6 +634,144 @@ static void attend(const struct cached *cached, const float *q, long q_stride, i
         }
 }
 
+/* Sixteen rows of sixteen numbers as columns. */
+static inline void transpose(__m512 x[16])
+{
+    __m512 y[16];
+    for (int i = 0; i < 16; i += 2) {
+        y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) { /* x[i + k] has in each quarter its column k of four rows */
+            __m512d a = _mm512_castps_pd(y[i + j]), b = _mm512_castps_pd(y[i + j + 2]);
+            x[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            x[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    for (int k = 0; k < 4; k++) {
+        __m512 a = _mm512_shuffle_f32x4(x[k], x[k + 4], 0x88), b = _mm512_shuffle_f32x4(x[k + 8], x[k + 12], 0x88);
+        __m512 c = _mm512_shuffle_f32x4(x[k], x[k + 4], 0xdd), d = _mm512_shuffle_f32x4(x[k + 8], x[k + 12], 0xdd);
+        y[k] = _mm512_shuffle_f32x4(a, b, 0x88);
+        y[k + 4] = _mm512_shuffle_f32x4(c, d, 0x88);
+        y[k + 8] = _mm512_shuffle_f32x4(a, b, 0xdd);
+        y[k + 12] = _mm512_shuffle_f32x4(c, d, 0xdd);
+    }
+    for (int i = 0; i < 16; i++)
+        x[i] = y[i];
+}
+
+/* `count` keys of d numbers, `stride` apart, in blocks of sixteen: number i of all of a block side by side. */
+static void blocks_of_keys(const float *k, long stride, long count, long d, float *blocks)
+{
+    for (long c = 0; c < count; c += BLOCK)
+        for (long i = 0; i < d; i += BLOCK) {
+            __m512 x[BLOCK];
+            for (long j = 0; j < BLOCK; j++)
+                x[j] = c + j < count ? _mm512_maskz_loadu_ps(first_of(d - i), k + (c + j) * stride + i)
+                                     : _mm512_setzero_ps();
+            transpose(x);
+            for (long j = 0; j < MIN(BLOCK, d - i); j++)
+                _mm512_storeu_ps(blocks + c * d + (i + j) * BLOCK, x[j]);
+        }
+}
+
+/* Eight queries times BLOCKS blocks of keys. */
+#define QUERIES 8
+#define DEFINE_LOGITS(BLOCKS)                                                                                          \
+    static void logits_##BLOCKS(const float *const q[QUERIES], const float *keys, long d, float *out, long stride)     \
+    {                                                                                                                  \
+        __m512 sums[QUERIES][BLOCKS];                                                                                  \
+        for (int j = 0; j < QUERIES; j++)                                                                              \
+            for (int b = 0; b < BLOCKS; b++)                                                                           \
+                sums[j][b] = _mm512_setzero_ps();                                                                      \
+        for (long i = 0; i < d; i++) {                                                                                 \
+            __m512 k[BLOCKS];                                                                                          \
+            for (int b = 0; b < BLOCKS; b++)                                                                           \
+                k[b] = _mm512_loadu_ps(keys + (b * d + i) * BLOCK);                                                    \
+            for (int j = 0; j < QUERIES; j++)                                                                          \
+                for (int b = 0; b < BLOCKS; b++)                                                                       \
+                    sums[j][b] = _mm512_fmadd_ps(_mm512_set1_ps(q[j][i]), k[b], sums[j][b]);                           \
+        }                                                                                                              \
+        for (int j = 0; j < QUERIES; j++)                                                                              \
+            for (int b = 0; b < BLOCKS; b++)                                                                           \
+                _mm512_storeu_ps(out + j * stride + b * BLOCK, sums[j][b]);                                            \
+    }
+
+DEFINE_LOGITS(1)
+DEFINE_LOGITS(2)
+
+/* Logits times log2 e, one for each of `count` keys, become weights; returns what they sum up to. */
+static inline float weights_of(float *x, long count, const float *bias, float scale)
+{
+    __m512 most = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
+    for (long c = 0; c < count; c += BLOCK) {
+        const __mmask16 mask = first_of(count - c);
+        __m512 v = _mm512_loadu_ps(x + c);
+        v = bias ? _mm512_fmadd_ps(v, _mm512_set1_ps(scale), _mm512_maskz_loadu_ps(mask, bias + c))
+                 : _mm512_mul_ps(v, _mm512_set1_ps(scale));
+        v = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), mask, v);
+        _mm512_storeu_ps(x + c, v);
+        most = _mm512_max_ps(v, most);
+    }
+    most = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+    for (long c = 0; c < count; c += BLOCK) {
+        __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + c), most), _mm512_set1_ps(LOG2_E));
+        v = power_of_two(v);
+        _mm512_storeu_ps(x + c, v);
+        sums = _mm512_add_ps(sums, v);
+    }
+    return _mm512_reduce_add_ps(sums);
+}
+
+/* Four averages of `count` values of d numbers, `stride` apart, by weights that lie `apart` and add up to `sums`. */
+static void averages(const float *v, long stride, long count, long d, const float *weights, long apart,
+                     const float sums[4], float *const out[4])
+{
+    for (long i = 0; i < d; i += 4 * BLOCK) {
+        __m512 totals[4][4];
+        for (int j = 0; j < 4; j++)
+            for (int b = 0; b < 4; b++)
+                totals[j][b] = _mm512_setzero_ps();
+        for (long c = 0; c < count; c++)
+            for (int b = 0; b < 4; b++) {
+                const __m512 value = _mm512_maskz_loadu_ps(first_of(d - i - b * BLOCK), v + c * stride + i + b * BLOCK);
+                for (int j = 0; j < 4; j++)
+                    totals[j][b] = _mm512_fmadd_ps(_mm512_set1_ps(weights[j * apart + c]), value, totals[j][b]);
+            }
+        for (int j = 0; j < 4; j++)
+            for (int b = 0; b < 4; b++)
+                _mm512_mask_storeu_ps(out[j] + i + b * BLOCK, first_of(d - i - b * BLOCK),
+                                      _mm512_mul_ps(totals[j][b], _mm512_set1_ps(1 / sums[j])));
+    }
+}
+
+/* One head of a sequence: `length` queries attend the first `count` keys; all of them lie `stride` apart. `bias` (count)
+   is added to the logits, or null. */
+static void attend_sequence(const float *q, const float *k, const float *v, long stride, long length, long count,
+                            long d, const float *bias, float *out, long out_stride)
+{
+    const long apart = (count + BLOCK - 1) / BLOCK * BLOCK;
+    float keys[apart * d], weights[QUERIES * apart];
+    blocks_of_keys(k, stride, count, d, keys);
+    for (long first = 0; first < length; first += QUERIES) {
+        const float *queries[QUERIES];
+        float sums[QUERIES], *rows[QUERIES];
+        for (long j = 0; j < QUERIES; j++) { /* the last one again where there are no more */
+            queries[j] = q + MIN(first + j, length - 1) * stride;
+            rows[j] = out + MIN(first + j, length - 1) * out_stride;
+        }
+        for (long c = 0; c < apart; c += 2 * BLOCK)
+            if (c + BLOCK < apart)
+                logits_2(queries, keys + c * d, d, weights + c, apart);
+            else
+                logits_1(queries, keys + c * d, d, weights + c, apart);
+        for (long j = 0; j < QUERIES; j++)
+            sums[j] = weights_of(weights + j * apart, count, bias, 1 / sqrtf(d));
+        for (long j = 0; j < QUERIES && first + j < length; j += 4)
+            averages(v, stride, count, d, weights + j * apart, apart, sums + j, rows + j);
+    }
+}
+
 static int is_worth_threads(const struct cached *s)
 {
     return s->groups * s->heads * s->width * s->columns * s->d > FEW_OPERATIONS;
@@ -657,6 +782,25 @@ void attend_cached(const struct cached *cached, const float *q, long q_stride, c
 {
 #pragma omp parallel if (is_worth_threads(cached))
     attend(cached, q, q_stride, 0, keys, values, out);
+}
+
+/* Whole sequences of one length: qkv (count, length, 3, heads, d), out (count, length, heads, d). bias (count, length) is
+   added to the logits of each key, or null; who may attend none finds zeros. */
+void attend_sequences(const float *qkv, long count, long length, long heads, long d, const float *bias, float *out)
+{
+    const long row = heads * d;
+#pragma omp parallel for collapse(2) schedule(static) if (count * heads * length * length * d > FEW_OPERATIONS)
+    for (long i = 0; i < count; i++)
+        for (long h = 0; h < heads; h++) {
+            const struct cached columns = {.columns = length, .bias = bias, .bias_group = length};
+            const long end = end_of(&columns, i), start = i * length;
+            const float *q = qkv + start * 3 * row + h * d;
+            float *heads_out = out + start * row + h * d;
+            if (end)
+                attend_sequence(q, q + row, q + 2 * row, 3 * row, length, end, d, bias ? bias + start : 0, heads_out, row);
+            for (long j = 0; !end && j < length; j++)
+                memset(heads_out + j * row, 0, d * sizeof(float));
+        }
 }
 
 /* One step of self-attention: qkv (groups, width, 3, heads, d), out (groups, width, heads, d). */
@@ -875,11 +1019,9 @@ static void attend_each_other(const float *qkv, struct sequences sequences, long
 #pragma omp for collapse(2) schedule(static)
     for (long i = 0; i < sequences.count; i++)
         for (long h = 0; h < heads; h++) {
-            long start = sequences.starts[i] - first, length = sequences.starts[i + 1] - sequences.starts[i];
-            const struct cached cached = {.groups = 1, .heads = heads, .width = length, .d = d, .head_stride = d,
-                                          .columns = length, .places = 3 * heads, .scale = 1 / sqrtf(d)};
-            const float *q = qkv + start * 3 * row;
-            attend_head(&cached, 0, h, q, 3 * row, 0, (char *)(q + row), (char *)(q + 2 * row), out + start * row);
+            const long start = sequences.starts[i] - first, length = sequences.starts[i + 1] - sequences.starts[i];
+            const float *q = qkv + start * 3 * row + h * d;
+            attend_sequence(q, q + row, q + 2 * row, 3 * row, length, length, d, 0, out + start * row + h * d, row);
         }
 }
 

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#define LOG2_E 1.44269504f
 #define FEW_OPERATIONS 32768 /* for no more, a second thread costs more than it brings */
 
 /* A mask of the first `left` of sixteen. */
@@ -30,6 +31,18 @@ static inline __m512 exp_of(__m512 x)
         y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(coefficients[i]));
     y = _mm512_fmadd_ps(y, _mm512_mul_ps(rest, rest), _mm512_add_ps(rest, _mm512_set1_ps(1.0f)));
     return _mm512_scalef_ps(y, n);
+}
+
+/* 2^x to one part in ten million: 2^floor(x) times a polynomial of the rest. */
+static inline __m512 power_of_two(__m512 x)
+{
+    static const float coefficients[] = {2.18775048e-4f, 1.23878215e-3f, 9.68458045e-3f, 5.54804263e-2f,
+                                         2.40230502e-1f, 6.93146929e-1f, 1.0f};
+    const __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
+    __m512 y = _mm512_set1_ps(coefficients[0]);
+    for (int i = 1; i < 7; i++)
+        y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(coefficients[i]));
+    return _mm512_scalef_ps(y, x);
 }
 
 /* 1 / (1 + e^-x) */
