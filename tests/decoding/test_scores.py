@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from zhuyi.decoding import Beam, Greedy, Recorded, RepetitionGuard, Request, Sampling, Search, Suppress, run
+from zhuyi.decoding import Beam, Foreseen, Greedy, Recorded, RepetitionGuard, Request, Sampling, Search, Suppress, run
 from zhuyi.decoding.scores import AllScores, ListedScores
+from zhuyi.models.transformer import Transformer, TransformerConfig
+from zhuyi.nn.packed import pack
+from zhuyi.tasks.sentence_search import begin
 
 
 class Listed:
@@ -54,7 +57,7 @@ def listing_search(toys, decoder, rule, **options) -> Search:
         decoder.asked.append(None)
         return logits, ListingState(after, decoder)
 
-    return Search(begin, step, rule, eos_id=toys.eos_id, **options)
+    return Search(begin, step, rule, eos_id=toys.eos_id, **{"may_list": True, **options})
 
 
 def requests(minimum: int = 0) -> list[Request]:
@@ -91,6 +94,34 @@ def test_what_is_listed_is_all_that_is_needed(toys, rule, minimum, renormalize):
             assert mine.log_prob == pytest.approx(other.log_prob, abs=1e-4, nan_ok=True)
 
 
+@pytest.mark.parametrize("rule", [Greedy(), Beam(3)], ids=str)
+@torch.inference_mode()
+def test_a_packed_models_search_is_the_same_either_way(toys, rule):
+    """Rows come, go and change places between steps of which some are many at once."""
+    torch.manual_seed(2)
+    sizes = {"num_encoder_layers": 1, "num_decoder_layers": 2, "source_vocab_size": 29, "target_vocab_size": 29}
+    model = Transformer(TransformerConfig(d_model=24, num_heads=2, d_ff=32, **sizes)).eval().requires_grad_(False)
+    pack(model, "int8")
+    sources = [tuple(torch.randint(3, 29, (3 + i % 7,)).tolist()) for i in range(40)]
+    wanted = [Request(i, ids, max_new_tokens=4 + i % 23, min_new_tokens=i % 3) for i, ids in enumerate(sources)]
+    found = []
+    for may_list in (True, False):
+        search = Search(
+            lambda some: begin(model, some, torch.device("cpu")),
+            model.step,
+            rule,
+            eos_id=toys.eos_id,
+            filters=(Suppress([0, 1, 3]), RepetitionGuard(toys.eos_id)),
+            stream=False,
+            may_list=may_list,
+        )
+        found.append(toys.results(run(search, wanted, max_rows=18)))
+    listed, plain = found
+    for i, hypotheses in plain.items():
+        assert [(h.tokens, h.flags) for h in listed[i]] == [(h.tokens, h.flags) for h in hypotheses]
+        assert [h.log_prob for h in listed[i]] == pytest.approx([h.log_prob for h in hypotheses], abs=1e-3)
+
+
 def test_many_steps_at_once_where_nothing_comes_between(toys):
     """As many as the first row to reach its limit has left, and no more than sixteen."""
     decoder = toys.Decoder(50, end_bias=-1e9)
@@ -117,6 +148,30 @@ def test_what_needs_all_logits_gets_them(toys):
         search.admit([Request(0, 7, max_new_tokens=4)])
         toys.drain(search)
         assert set(decoder.asked) == {None}
+
+
+def test_nothing_is_listed_unless_the_search_may(toys):
+    """Whoever gives a step of its own must be asked for each."""
+    decoder = toys.Decoder(50)
+    search = listing_search(toys, decoder, Greedy(), may_list=False)
+    search.admit([Request(0, 7, max_new_tokens=4)])
+    toys.drain(search)
+    assert set(decoder.asked) == {None}
+
+
+def test_a_filter_that_foresees_no_step_is_called(toys):
+    class Blind:
+        def foresee(self, rows):
+            return Foreseen(0)
+
+        def __call__(self, logits, rows):
+            logits[:, 3] = -torch.inf
+
+    decoder = toys.Decoder(50)
+    search = listing_search(toys, decoder, Greedy(), filters=(Blind(),))
+    search.admit([Request(0, 7, max_new_tokens=4)])
+    toys.drain(search)
+    assert set(decoder.asked) == {None}
 
 
 def test_what_is_recorded_is_the_same(toys):

@@ -246,18 +246,37 @@ def test_steps_at_once_are_steps_one_by_one_until_one_ends(library: ctypes.CDLL,
 
 def test_ids_out_of_their_tables_are_refused(library: ctypes.CDLL) -> None:
     model = packed_model(37, max_len=8)
-    playing, tokens = begun(model, 2, 1)
-    options = {"count": 1, "end": -1, "barred": (), "sums_barred": False}
     for wrong in (37, -1):
+        playing, _ = begun(model, 2, 1)
         with pytest.raises(IndexError):
             model.step(torch.tensor([3, wrong]), playing)
-        playing, tokens = begun(model, 2, 1)
+    for tokens in (torch.tensor([3]), torch.tensor([3, 4, 5])):
+        playing, _ = begun(model, 2, 1)
+        with pytest.raises(RuntimeError, match="shape"):
+            model.step(tokens, playing)
+
+
+def test_no_step_goes_beyond_the_last_position(library: ctypes.CDLL) -> None:
+    playing, tokens = begun(packed_model(37, max_len=8), 2, 1)
+    options = {"count": 1, "end": -1, "barred": (), "sums_barred": False}
+    found = playing.list_largest(tokens, steps=16, **options)
+    assert found is not None and len(found.ids) == 7
     with pytest.raises(IndexError):
-        playing.list_largest(tokens, steps=8, **options)
-    playing, tokens = begun(model, 2, 1)
-    assert playing.list_largest(tokens, steps=7, **options) is not None
-    with pytest.raises(IndexError):
-        model.step(tokens, playing)
+        playing.list_largest(tokens, steps=1, **options)
+
+
+def test_a_beam_takes_one_step_at_once(library: ctypes.CDLL) -> None:
+    playing, tokens = begun(packed_model(37), 2, 3)
+    found = playing.list_largest(tokens.int(), steps=4, count=1, end=-1, barred=(), sums_barred=False)
+    assert found is not None and len(found.ids) == 1
+
+
+def test_ids_that_are_not_in_the_vocabulary_need_not_be_barred(library: ctypes.CDLL) -> None:
+    (mine, tokens), (other, _) = begun(packed_model(37), 2, 1), begun(packed_model(37), 2, 1)
+    found = mine.list_largest(tokens, steps=1, count=12, end=-1, barred=(-1, 37, 99), sums_barred=False)
+    logits, _ = packed_model(37).step(tokens, other)
+    assert found is not None
+    torch.testing.assert_close(found.values[0], logits.topk(12, -1).values, rtol=0, atol=0)
 
 
 def test_more_than_can_be_listed_is_left_to_others(library: ctypes.CDLL) -> None:
@@ -268,7 +287,7 @@ def test_more_than_can_be_listed_is_left_to_others(library: ctypes.CDLL) -> None
 
 
 def test_a_program_is_recorded_once_a_model(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And again where a parameter has moved."""
+    """And again where anything inside has been replaced: each change shows in the logits."""
     model, recorded = packed_model(37), []
 
     def count(step: Any) -> Any:
@@ -276,9 +295,60 @@ def test_a_program_is_recorded_once_a_model(library: ctypes.CDLL, monkeypatch: p
         return recorded[-1]
 
     monkeypatch.setattr(state, "record_step", count)
-    for _ in range(3):
-        begun(model, 2, 1)
+    logits = [next_logits(model) for _ in range(3)]
     assert len(recorded) == 1
-    model.target_embedding.weight = nn.Parameter(model.target_embedding.weight.clone(), requires_grad=False)
-    begun(model, 2, 1)
-    assert len(recorded) == 2
+    other = packed_model(37)
+
+    def norm() -> None:
+        model.decoder_layers[0].self_residual.norm = nn.LayerNorm(26, bias=True).requires_grad_(False)
+        model.decoder_layers[0].self_residual.norm.weight.fill_(2.0)
+
+    def projection() -> None:
+        model.output_projection = Int8Linear(torch.randn(37, 26), None)
+
+    def table() -> None:
+        model.target_positions.table = 2 * model.target_positions.table
+
+    def embedding() -> None:
+        model.target_embedding.weight = nn.Parameter(-other.target_embedding.weight, requires_grad=False)
+
+    for number, change in enumerate((norm, projection, table, embedding)):
+        change()
+        logits.append(next_logits(model))
+        assert len(recorded) == number + 2
+        assert (logits[-1] - logits[-2]).abs().max() > 0.1
+        monkeypatch.setattr(state, "program_of", lambda module, name, record: None)
+        torch.testing.assert_close(next_logits(model), logits[-1], rtol=0.1, atol=0.1)
+        monkeypatch.setattr(state, "program_of", program.program_of)
+
+
+def next_logits(model: Transformer) -> Tensor:
+    playing, tokens = begun(model, 2, 1)
+    logits, _ = model.step(tokens, playing)
+    return logits
+
+
+def test_a_model_may_be_packed_after_its_first_use(library: ctypes.CDLL) -> None:
+    torch.manual_seed(4)
+    model = Transformer(TransformerConfig(**SIZES)).eval().requires_grad_(False)
+    playing, tokens = begun(model, 2, 1)
+    assert playing.list_largest(tokens, steps=1, count=1, end=-1, barred=(), sums_barred=False) is None
+    pack(model, "int8")
+    playing, tokens = begun(model, 2, 1)
+    assert playing.list_largest(tokens, steps=1, count=1, end=-1, barred=(), sums_barred=False) is not None
+
+
+def test_a_scaled_row_of_a_table_and_the_row_itself(library: ctypes.CDLL) -> None:
+    table, linear = torch.randn(9, 6), Int8Linear(torch.randn(4, 6), None)
+
+    def step(tokens: Any, positions: Any, state: Any) -> Any:
+        row = F.embedding(tokens, table)
+        return linear(row * 2.0 + row)
+
+    recorded, nothing = program.record_step(step), kernels.Cached(torch.zeros(1, 2, 1, 1, 1, 1, 1), 1)
+    assert recorded is not None
+    tokens = torch.tensor([3, 0, 8])
+    found = recorded.run(library, tokens, [0, 0, 0], nothing, None)
+    torch.testing.assert_close(found, step(tokens, None, None), rtol=1e-4, atol=1e-4)
+    assert program.record_step(lambda tokens, *_: linear(F.embedding(tokens, table, max_norm=1.0))) is None
+    assert program.record_step(lambda tokens, *_: linear(F.embedding(tokens, table.double()))) is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zhuyi.data.speech_signs import SpeechSigns
-from zhuyi.decoding import Request, Rows
+from zhuyi.decoding import FOR_EVER, Request, Rows
 from zhuyi.tasks.times import SuppressFirst, TimeRules, read_times
 
 SIGNS = SpeechSigns(start=10, end=9, languages={}, no_times=11, first_time=12)  # ids 12 .. 31 are times
@@ -72,6 +72,17 @@ def test_what_no_text_begins_with() -> None:
     logits = torch.zeros(1, VOCAB)
     SuppressFirst([3, 4])(logits, rows_of([[1]]))
     assert logits.isfinite().all()
+
+
+def test_it_is_known_ahead_where_all_or_none_begin() -> None:
+    """In a batch of both it is not."""
+    rows = rows_of([[], []])
+    assert SuppressFirst([3, 4]).foresee(rows) == (1, (3, 4))
+    rows.append(torch.tensor([1, 1]))
+    assert SuppressFirst([3, 4]).foresee(rows) == (FOR_EVER, ())
+    rows.join([Request(2, (), 50)])
+    assert SuppressFirst([3, 4]).foresee(rows) is None
+    assert SuppressFirst([]).foresee(rows) == (FOR_EVER, ())
 
 
 @pytest.mark.parametrize(

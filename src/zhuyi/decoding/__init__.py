@@ -2,7 +2,9 @@
 
 from zhuyi.decoding.beam_search import Beam
 from zhuyi.decoding.filters import (
+    FOR_EVER,
     Filter,
+    Foreseen,
     KeepForm,
     MinimumLength,
     NoRepeatNgram,
@@ -22,10 +24,12 @@ from zhuyi.decoding.term_beam import TermBeam
 from zhuyi.decoding.terms import Term, Terms, Way, WordBorders, occurrences
 
 __all__ = [
+    "FOR_EVER",
     "Beam",
     "Beginning",
     "Event",
     "Filter",
+    "Foreseen",
     "Form",
     "Greedy",
     "Hypothesis",

@@ -28,7 +28,8 @@ class _Records:
 class Greedy:
     """Write the likeliest token.
 
-    Args: scores: False spares the sum over the vocabulary; hypotheses then have the log-probability NaN.
+    Args: scores: False spares the sum over the vocabulary, where all logits are there; hypotheses then have the
+        log-probability NaN.
     """
 
     scores: bool = True

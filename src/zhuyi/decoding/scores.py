@@ -13,7 +13,10 @@ class Scores(Protocol):
 
     @property
     def normalizer(self) -> Tensor | None:
-        """Log sum exp of each row's logits, before the filters, or None where the rule does not score. Shape: (R,)."""
+        """Log sum exp of each row's logits, before or after the filters as the search is told; None: nobody asks.
+
+        Shape: (R,).
+        """
         ...
 
     @property

@@ -114,6 +114,8 @@ class Search:
         filters: called in turn on each step's logits; `MinimumLength` is always among them.
         stream: whether to report single tokens, where the rule can.
         renormalize: score by probabilities among what the filters leave, not among all that the model has.
+        may_list: whether a state that is a `Lister` may find the largest logits in the place of `step`, where rule and
+            filters need no more.
     """
 
     def __init__(
@@ -126,12 +128,13 @@ class Search:
         filters: Sequence[Filter] = (),
         stream: bool = True,
         renormalize: bool = False,
+        may_list: bool = False,
     ) -> None:
         self._begin, self._step, self._rule, self._eos_id = begin, step, rule, eos_id
         self._filters = (MinimumLength(eos_id), *filters)
         self._finishers = tuple(entry for entry in filters if isinstance(entry, Finisher))
         self._stream = stream and rule.streams
-        self._renormalize = renormalize
+        self._renormalize, self._may_list = renormalize, may_list
         self._ready: list[Event] = []
         self._found: list[list[tuple[int, Hypothesis]]] = []
         self._rows: Rows | None = None
@@ -223,7 +226,7 @@ class Search:
     def _listed(self, rows: Rows) -> Sequence[Scores]:
         """As `_steps`, without all logits, where neither the rule nor the filters need them; else nothing."""
         count = self._rule.looks_at
-        if count is None or not isinstance(self._state, Lister):
+        if count is None or not self._may_list or not isinstance(self._state, Lister):
             return ()
         steps = MOST_STEPS if count == 1 and not self._stream else 1
         steps = min(steps, rows.least_left)
@@ -233,6 +236,8 @@ class Search:
             if foreseen is None:
                 return ()
             steps, barred = min(steps, foreseen.steps), barred + foreseen.barred
+        if steps < 1:
+            return ()
         found = self._state.list_largest(
             self._tokens, steps=steps, count=count, end=self._eos_id, barred=barred, sums_barred=self._renormalize
         )

@@ -200,16 +200,18 @@ class DecoderState:
 
         None where that cannot be: the kernels are not there for it, or `run` has not been called yet.
 
-        Args:   steps: at most; one where rows have company. After that in which a row has written `end` none is done.
+        Args:   steps: at most; one where rows have company, and none beyond the last position.
+                end: after the step in which a row has written it none is done.
                 count: how many of each row's largest logits are wanted.
                 barred: what may not be written; where `sums_barred` it does not count among the probabilities either.
         Shape:  tokens (R,).
         """
         library = self._library()
         program = self._program[0] if self._program is not None else None
-        if library is None or program is None or not program.can_list(count):
+        if library is None or program is None or not program.can_list(library, count):
             return None
         positions = self._row_positions()
+        steps = max(1, min(steps, program.num_positions - self._longest)) if self.width == 1 else 1
         self._make_room(steps)
         self._extend(1)
         found = program.list_largest(
@@ -342,7 +344,7 @@ class DecoderState:
         if self._barred is None or self._barred[0] != barred:
             bars = torch.zeros(width) if barred else None
             if bars is not None:
-                bars[list(barred)] = -torch.inf
+                bars[[i for i in barred if 0 <= i < width]] = -torch.inf
             self._barred = barred, bars
         return self._barred[1]
 

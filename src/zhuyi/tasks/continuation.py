@@ -319,7 +319,14 @@ def open_search(model: Decoder, tokenizer: Tokenizer, config: GenerationConfig) 
         if config.temperature
         else Greedy()
     )
-    return Search(lambda requests: begin(model, requests, device), model.step, rule, eos_id=signs.eos, filters=filters)
+    return Search(
+        lambda requests: begin(model, requests, device),
+        model.step,
+        rule,
+        eos_id=signs.eos,
+        filters=filters,
+        may_list=True,
+    )
 
 
 def begin(model: Decoder, requests: Sequence[Request], device: torch.device) -> tuple[Any, Tensor]:

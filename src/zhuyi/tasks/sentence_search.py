@@ -59,6 +59,7 @@ def open_search(
         filters=(keep,) if keep else free,
         stream=False,
         renormalize=renormalize,
+        may_list=True,
     )
 
 

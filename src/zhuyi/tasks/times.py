@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from zhuyi.data.speech_signs import SECONDS_A_STEP, SpeechSigns
-from zhuyi.decoding import Rows
+from zhuyi.decoding import FOR_EVER, Foreseen, Rows
 
 
 class SuppressFirst:
@@ -21,6 +21,12 @@ class SuppressFirst:
             fresh = (rows.lengths == 0).nonzero()[:, 0]
             for token in self._ids:
                 logits[fresh, token] = -torch.inf
+
+    def foresee(self, rows: Rows) -> Foreseen | None:
+        """As `Foreseeing`."""
+        if not self._ids or 0 not in rows.member_lengths:
+            return Foreseen(FOR_EVER)
+        return Foreseen(1, tuple(self._ids)) if not any(rows.member_lengths) else None
 
 
 class TimeRules:

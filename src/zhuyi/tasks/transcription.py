@@ -300,7 +300,15 @@ class Listener:
         rule = self._rule(temperature)
         count = num_lanes(self.device)
         searches = [
-            Search(begin, self.model.step, rule, eos_id=self.signs.end, filters=self._filters(), stream=False)
+            Search(
+                begin,
+                self.model.step,
+                rule,
+                eos_id=self.signs.end,
+                filters=self._filters(),
+                stream=False,
+                may_list=True,
+            )
             for _ in range(count)
         ]
         requests = []

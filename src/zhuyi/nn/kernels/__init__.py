@@ -44,6 +44,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "log_normalizers": _P + 2 * _L + _P,
     "largest": _P + 3 * _L + 2 * _P,
     "run_program": _P + _L + 2 * _P + 2 * (Layers,) + _P,
+    "most_noted": (),
     "list_largest": _P + _L + 2 * _P + 2 * (Layers,) + _P,
     "run_sequences": 2 * _P + 2 * _L + 2 * _P,
     "gelu_tanh_with_slope": _P + 2 * _L + 2 * _P,
@@ -53,7 +54,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
 }
 _RESULTS = {
     **dict.fromkeys(("int8_linear", "run_program", "run_sequences", "softmax_rows"), ctypes.c_int),  # for `checked`
-    "list_largest": LONG,
+    **dict.fromkeys(("most_noted", "list_largest"), LONG),
 }
 
 

@@ -98,7 +98,7 @@ struct product {
 };
 
 /* Puts a number among the largest of a row, `found` of `count`, unless they are as large; how many are found then. Of
-   equal ones the first stays before. What is not a number comes before all that are. */
+   equal ones the first stays before. */
 static inline long insert(float x, int64_t column, float *values, int64_t *columns, long found, long count)
 {
     long place = MIN(found, count - 1);
@@ -1161,6 +1161,12 @@ struct listing {
     float *normalizers; /* (steps, rows), log sum exp of the logits */
 };
 
+/* How many of a row's largest `list_largest` can find. */
+long most_noted(void)
+{
+    return MOST_NOTED;
+}
+
 /* Steps of a decoder whose last operation is a product, the logits, which are nowhere written down. Returns how many
    steps were done, or else as `run_program`. */
 long list_largest(const struct program *program, long rows, const int64_t *tokens, const int64_t *positions,
@@ -1172,6 +1178,7 @@ long list_largest(const struct program *program, long rows, const int64_t *token
     struct cached growing = *past.cached; /* by a column a step */
     past.cached = &growing;
     float *values[program->num_values];
+    values[0] = values[1] = 0;
     int64_t *newest;
     struct step step = {.rows = rows, .values = values, .past = past, .memory = memory, .ids = {tokens, positions}};
     if (!are_known(program, &step, l.steps))

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ from zhuyi.nn.kernels import FLOAT, LONG, POINTER, Cached, Int8Weights, Layers, 
 LINEAR, NORMALIZE, ADD, ACTIVATE, ATTEND_PAST, ATTEND_MEMORY, ATTEND_EACH_OTHER, EMBED = range(8)
 RELU, GELU_TANH, SILU, GELU = range(4)
 TOKENS, POSITIONS = range(2)
-MOST_LISTED = 12  # of a row's largest numbers, while it is made
 BEGINNING, RESULT = 0, 1  # the first values of a program; those between them and the result follow
 
 
@@ -48,6 +47,13 @@ class Operation:
     factor: float = 1.0
 
 
+# What else `F.embedding` may be told, with no difference to what it returns.
+_LEAVE_VALUES = {
+    *(("padding_idx", None), ("max_norm", None), ("norm_type", 2.0)),
+    *(("scale_grad_by_freq", False), ("sparse", False)),
+}
+
+
 class RecordedIds:
     """A step's tokens, or their positions: all that is known to be done with them is to look them up in a table."""
 
@@ -58,9 +64,9 @@ class RecordedIds:
     def __torch_function__(
         cls, function: Any, types: Any, arguments: Sequence[Any] = (), options: dict[str, Any] | None = None
     ) -> "Recorded":
-        if function is not F.embedding:
+        if function is not F.embedding or len(arguments) != 2 or not _LEAVE_VALUES.issuperset((options or {}).items()):
             raise NotRecordableError(str(function))
-        ids, table, *_ = arguments
+        ids, table = arguments
         return ids.embed(table)
 
     def embed(self, table: Tensor) -> "Recorded":
@@ -113,8 +119,9 @@ class Recorded:
         last = self._operations[-1] if self._operations else None
         if last is None or last.kind != EMBED or last.to != self._number or not isinstance(factor, float):
             raise NotRecordableError("a product with a number of what is not looked up")
-        self._operations[-1] = replace(last, factor=last.factor * factor)
-        return self
+        return self._then(
+            EMBED, self.width, source=last.source, detail=last.detail, scale=last.scale, factor=last.factor * factor
+        )
 
     def activate(self, activation: int) -> "Recorded":
         return self._then(ACTIVATE, self.width, detail=activation)
@@ -242,10 +249,11 @@ class Program:
     ) -> Tensor:
         """One step of each row's newest token at its position.
 
-        Shape:  tokens (R,) int64; returns (R, width of the result).
+        Shape:  tokens (R,); returns (R, width of the result).
         Raises: IndexError: a token or a position is not in the tables.
         """
-        tokens, rows = tokens.contiguous(), len(tokens)
+        rows = len(positions)
+        tokens = tokens.long().contiguous().view(rows)
         out = torch.empty(rows, self._out)
         source = NO_LAYERS if memory is None else memory.layers
         found = library.run_program(
@@ -254,9 +262,14 @@ class Program:
         checked(found)
         return out
 
-    def can_list(self, count: int) -> bool:
+    def can_list(self, library: ctypes.CDLL, count: int) -> bool:
         """Whether `list_largest` can find so many of a row."""
-        return self._ends_with_product and count <= min(MOST_LISTED, self._out)
+        return self._ends_with_product and count <= min(library.most_noted(), self._out)
+
+    @property
+    def num_positions(self) -> int:
+        """How many positions there are."""
+        return int(self._program.num_ids[POSITIONS])
 
     @property
     def width(self) -> int:
@@ -281,10 +294,11 @@ class Program:
 
         Args:   steps: at most; after that in which any row has written `end` none is done.
                 bars: (V,), added before the largest are chosen, and `sums_barred` before all are summed up.
-        Shape:  tokens (R,) int64.
+        Shape:  tokens (R,).
         Raises: IndexError: as `run`.
         """
-        tokens, rows = tokens.contiguous(), len(tokens)
+        rows = len(positions)
+        tokens = tokens.long().contiguous().view(rows)
         values, normalizers = torch.empty(steps, rows, count), torch.empty(steps, rows)
         ids = torch.empty(steps, rows, count, dtype=torch.int64)
         pointers = (x.data_ptr() for x in (values, ids, normalizers))
@@ -319,31 +333,33 @@ NO_LAYERS = Layers()
 
 @dataclass(frozen=True)
 class _Known:
-    """What has been recorded of a module, and where its parameters lay then; packed weights do not change.
+    """What has been recorded of a module, of which modules and tensors it then was, and where the tensors lay."""
 
-    Args:   parameters: those of each module inside, to be looked up without a search for them at every step.
-    """
-
-    parameters: list[dict[str, nn.Parameter | None]]
+    modules: list[ref[nn.Module]]
     places: list[int]
     program: Program | None
+
+    def is_of(self, modules: list[nn.Module]) -> bool:
+        """Whether they still are what they were."""
+        same = len(modules) == len(self.modules) and all(x() is y for x, y in zip(self.modules, modules, strict=True))
+        return same and _places(modules) == self.places
 
 
 _known: WeakKeyDictionary[nn.Module, dict[str, _Known]] = WeakKeyDictionary()
 
 
 def program_of(module: nn.Module, name: str, record: Callable[[], Program | None]) -> Program | None:
-    """What `record` makes of a module's steps or layers, once for as long as the parameters stay where they are."""
-    of_module = _known.setdefault(module, {})
+    """What `record` makes of a module's steps or layers, once for as long as all inside it are the same."""
+    of_module, modules = _known.setdefault(module, {}), list(module.modules())
     known = of_module.get(name)
-    if known is None or _places(known.parameters) != known.places:
-        parameters = [each._parameters for each in module.modules()]
-        known = of_module[name] = _Known(parameters, _places(parameters), record())
+    if known is None or not known.is_of(modules):
+        known = of_module[name] = _Known([ref(each) for each in modules], _places(modules), record())
     return known.program
 
 
-def _places(parameters: list[dict[str, nn.Parameter | None]]) -> list[int]:
-    return [x.data_ptr() for each in parameters for x in each.values() if x is not None]
+def _places(modules: list[nn.Module]) -> list[int]:
+    inside = (x for each in modules for kind in (each._parameters, each._buffers) for x in kind.values())
+    return [x.data_ptr() for x in inside if x is not None]
 
 
 def record_layers(layers: Callable[[Any], Any], width: int) -> Program | None:
