@@ -23,7 +23,7 @@ from zhuyi.machine import has_int8_instructions
 from zhuyi.nn.eager import is_eager
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "training.c"))
-SHARED = Path(__file__).with_name("numbers.h")
+SHARED = tuple(Path(__file__).with_name(name) for name in ("numbers.h", "products.h", "attention.h"))
 POINTER, LONG, FLOAT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 
 
@@ -140,7 +140,7 @@ def _key(compiler: list[str]) -> str:
     """What the compiled file follows from: source, compiler, processor, torch (whose threads it shares)."""
     processor = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
     flags = [line for line in processor.splitlines() if line.startswith(("flags", "model name"))]
-    sources = (source.read_text(encoding="utf-8") for source in (*SOURCES, SHARED))
+    sources = (source.read_text(encoding="utf-8") for source in (*SOURCES, *SHARED))
     parts = (*sources, *compiler, *flags, torch.__version__)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

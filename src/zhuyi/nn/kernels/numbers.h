@@ -1,8 +1,12 @@
 /* Sixteen numbers at a time: what all kernels share. */
 
+#pragma once
+
 #include <immintrin.h>
 #include <stdint.h>
 
+#define BLOCK 16
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define LOG2_E 1.44269504f
 #define FEW_OPERATIONS 32768 /* for no more, a second thread costs more than it brings */
 
