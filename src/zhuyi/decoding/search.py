@@ -133,13 +133,16 @@ class Search:
         self._begin, self._step, self._rule, self._eos_id = begin, step, rule, eos_id
         self._filters = (MinimumLength(eos_id), *filters)
         self._finishers = tuple(entry for entry in filters if isinstance(entry, Finisher))
+        self._foreseeing = tuple(entry for entry in self._filters if isinstance(entry, Foreseeing))
         self._stream = stream and rule.streams
-        self._renormalize, self._may_list = renormalize, may_list
+        self._renormalize = renormalize
+        self._may_list = may_list and len(self._foreseeing) == len(self._filters)
         self._ready: list[Event] = []
         self._found: list[list[tuple[int, Hypothesis]]] = []
         self._rows: Rows | None = None
         self._state: Any = None
         self._records: Any = None
+        self._lists = False
         self._tokens = torch.empty(0)
 
     @property
@@ -184,6 +187,7 @@ class Search:
         if self._rows is None:
             self._rows = Rows(self.width, tokens.device)
             self._state, self._tokens, self._records = state, tokens, records
+            self._lists = self._may_list and isinstance(state, Lister)
         else:
             self._state, self._tokens = self._state.join(state), torch.cat([self._tokens, tokens])
             self._records = self._records.join(records)
@@ -226,13 +230,13 @@ class Search:
     def _listed(self, rows: Rows) -> Sequence[Scores]:
         """As `_steps`, without all logits, where neither the rule nor the filters need them; else nothing."""
         count = self._rule.looks_at
-        if count is None or not self._may_list or not isinstance(self._state, Lister):
+        if count is None or not self._lists:
             return ()
         steps = MOST_STEPS if count == 1 and not self._stream else 1
         steps = min(steps, rows.least_left)
         barred: tuple[int, ...] = ()
-        for entry in self._filters:
-            foreseen = entry.foresee(rows) if isinstance(entry, Foreseeing) else None
+        for entry in self._foreseeing:
+            foreseen = entry.foresee(rows)
             if foreseen is None:
                 return ()
             steps, barred = min(steps, foreseen.steps), barred + foreseen.barred

@@ -14,7 +14,7 @@
 #include "numbers.h"
 #include "products.h"
 
-#define ROWS_AT_ONCE 192 /* of sequences: their values stay in a core's cache, and weights are read for many at once */
+#define ROWS_AT_ONCE 96 /* of sequences: their values stay in a core's cache, and weights are read for many at once */
 
 /* Whether these products use the matrix unit, for which the process must have asked the system. */
 int has_matrix_unit(void)
