@@ -7,6 +7,7 @@ what is asked of it; whatever it does not know of ends the recording, and the st
 import ctypes
 import math
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -254,10 +255,10 @@ class Program:
         """
         rows = len(positions)
         tokens = tokens.long().contiguous().view(rows)
-        out = torch.empty(rows, self._out)
+        out, places = torch.empty(rows, self._out), array("q", positions)
         source = NO_LAYERS if memory is None else memory.layers
         found = library.run_program(
-            self._address, rows, tokens.data_ptr(), (LONG * rows)(*positions), past.layers, source, out.data_ptr()
+            self._address, rows, tokens.data_ptr(), places.buffer_info()[0], past.layers, source, out.data_ptr()
         )
         checked(found)
         return out
@@ -300,7 +301,7 @@ class Program:
         rows = len(positions)
         tokens = tokens.long().contiguous().view(rows)
         values, normalizers = torch.empty(steps, rows, count), torch.empty(steps, rows)
-        ids = torch.empty(steps, rows, count, dtype=torch.int64)
+        ids, places = torch.empty(steps, rows, count, dtype=torch.int64), array("q", positions)
         pointers = (x.data_ptr() for x in (values, ids, normalizers))
         listing = _Listing(steps, count, end, None if bars is None else bars.data_ptr(), sums_barred, *pointers)
         done = checked(
@@ -308,7 +309,7 @@ class Program:
                 self._address,
                 rows,
                 tokens.data_ptr(),
-                (LONG * rows)(*positions),
+                places.buffer_info()[0],
                 past.layers,
                 NO_LAYERS if memory is None else memory.layers,
                 ctypes.addressof(listing),
