@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from zhuyi.decoding.reductions import top
+from zhuyi.nn.kernels.program import Listed
 
 
 class Scores(Protocol):
@@ -63,17 +64,6 @@ class ListedScores:
     def top(self, count: int) -> tuple[Tensor, Tensor]:
         """As `Scores`."""
         return self.values[:, :count], self.ids[:, :count]
-
-
-class Listed(Protocol):
-    """What some steps found, one after the other. Shape: values, ids (steps, R, count), normalizers (steps, R)."""
-
-    @property
-    def values(self) -> Tensor: ...
-    @property
-    def ids(self) -> Tensor: ...
-    @property
-    def normalizers(self) -> Tensor: ...
 
 
 @runtime_checkable

@@ -190,7 +190,7 @@ class TextSearch:
         return len(sentences)
 
     def advance(self) -> list[tuple[Hashable, Translation]]:
-        """Write one token of every sentence in flight, or one's marks; the texts that are translated now."""
+        """Write the next tokens of every sentence in flight, or one's marks; the texts that are translated now."""
         if requests := self._admissible():
             self._search.admit([request for request in requests if request.terms is None])
             self._term_search.admit([request for request in requests if request.terms is not None])
